@@ -1,0 +1,66 @@
+//! The command line's grammar; what each command does is in its own file.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    backup, completions, config, demo, invite, join, journal, logs, ls, model, nodes, pki, replay, run, serve, status, stop,
+};
+use crate::operator::OperatorArgs;
+
+/// Federated learning: one server for every client a site already runs.
+#[derive(Debug, Parser)]
+#[command(name = "sheaf", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) operator: OperatorArgs,
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server.
+    Serve(serve::Args),
+    /// Take part as a site: enrol with a kit, then train and evaluate when asked to.
+    Join(join::Args),
+    /// Start a run from a plan, warm-start it from another, or extend one.
+    Run(run::Args),
+    /// List runs.
+    Ls(ls::Args),
+    /// Show what a run (or every run) is doing and what it waits for.
+    Status(status::Args),
+    /// Print what happened in a run.
+    Logs(logs::Args),
+    /// Stop a run.
+    Stop(stop::Args),
+    /// List the sites, whether they are present and what they work on.
+    Nodes(nodes::Args),
+    /// Fetch a model.
+    Model(model::Args),
+    /// Check a run's journal and rebuild every model whose inputs are kept.
+    Replay(replay::Args),
+    /// Export a journal with its signature, or check an exported one.
+    Journal(journal::Args),
+    /// Back up the running server into a new directory on its machine.
+    Backup(backup::BackupArgs),
+    /// Make a data directory of a backup.
+    Restore(backup::RestoreArgs),
+    /// Invite a site: writes its one-file kit.
+    Invite(invite::Args),
+    /// Let in a site that waits for approval, after comparing fingerprints.
+    Approve(invite::ApproveArgs),
+    /// Shut a site out, on live connections too.
+    Revoke(invite::RevokeArgs),
+    /// Make and inspect keys and certificates.
+    Pki(pki::Args),
+    /// Show the server's configuration and where each value comes from.
+    Config(config::Args),
+    /// Run a whole federation on this machine: a server, five sites, real data.
+    Demo(demo::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}

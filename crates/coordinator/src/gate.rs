@@ -1,0 +1,185 @@
+//! The gate: what a submission must be before it may count. It reads tiles of the stored bytes, never a whole update.
+//!
+//! A refusal names the slot, the tensor and the index; nothing is repaired or dropped silently.
+
+use std::collections::{BTreeSet, HashMap};
+
+use sheaf_domain::{Assignment, ByteSpan, Digest, Manifest, Metrics, Refusal, SlotName, Submission};
+
+use sheaf_tensor::{Dtype, element};
+
+use crate::shared::{Shared, task_hold};
+use crate::{Error, models};
+
+/// How much is read and checked at once, in bytes; a multiple of every element size.
+const STRIDE: u64 = 1024 * 1024;
+/// The most metrics a submission may carry.
+const METRICS_MAX: usize = 64;
+/// The longest metric name, in bytes.
+const METRIC_NAME_LEN_MAX: usize = 64;
+
+/// Checks a submission for an open assignment.
+///
+/// # Errors
+/// When bytes cannot be read; a refusal is a value.
+pub(crate) async fn check(
+    shared: &Shared,
+    assignment: &Assignment,
+    submission: &Submission,
+    examples_max: f64,
+) -> Result<Result<(), Refusal>, Error> {
+    if let Err(refusal) = check_numbers(submission, examples_max).and_then(|()| check_slots(assignment, submission)) {
+        return Ok(Err(refusal));
+    }
+    let hold = task_hold(submission.task)?;
+    let held: HashMap<Digest, u64> = shared.blob.held(&hold).await?.into_iter().collect();
+    for submitted in &submission.slots {
+        let expected = expected_manifest(shared, assignment, &submitted.slot)?;
+        let slot = &submitted.slot;
+        if let Err(refusal) = check_manifest(slot, &submitted.manifest, expected.as_deref(), &held) {
+            return Ok(Err(refusal));
+        }
+        if let Some(refusal) = find_bad_value(shared, slot, &submitted.manifest).await? {
+            return Ok(Err(refusal));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// The model an output must have the tensors of, if it must.
+pub(crate) fn expected_manifest(
+    shared: &Shared,
+    assignment: &Assignment,
+    slot: &SlotName,
+) -> Result<Option<std::sync::Arc<Manifest>>, Error> {
+    let like = assignment.outputs.iter().find(|output| output.slot == *slot).and_then(|output| output.like.clone());
+    let Some(like) = like else { return Ok(None) };
+    shared.with_run(like.run, |state| {
+        state.version(&like.lineage, like.version).map(|version| std::sync::Arc::clone(&version.manifest))
+    })
+}
+
+fn check_numbers(submission: &Submission, examples_max: f64) -> Result<(), Refusal> {
+    let examples = submission.num_examples;
+    if !(examples.is_finite() && (1.0..=examples_max).contains(&examples)) {
+        return Err(Refusal::Weight {
+            value: examples.to_string(),
+            min: "1".to_owned(),
+            max: examples_max.to_string(),
+        });
+    }
+    check_metrics(&submission.metrics)
+}
+
+fn check_metrics(metrics: &Metrics) -> Result<(), Refusal> {
+    let refusal = |name: &str, message: String| Refusal::Metric { name: name.chars().take(64).collect(), message };
+    if metrics.len() > METRICS_MAX {
+        let message = format!("{} metrics exceed the limit of {METRICS_MAX}", metrics.len());
+        return Err(refusal("", message));
+    }
+    for (name, value) in metrics {
+        if name.is_empty() || name.len() > METRIC_NAME_LEN_MAX || name.chars().any(char::is_control) {
+            return Err(refusal(name, format!("a name is 1 to {METRIC_NAME_LEN_MAX} printable bytes")));
+        }
+        if !value.is_finite() {
+            return Err(refusal(name, format!("{value} is not a finite number")));
+        }
+    }
+    Ok(())
+}
+
+fn check_slots(assignment: &Assignment, submission: &Submission) -> Result<(), Refusal> {
+    let expected: BTreeSet<&SlotName> = assignment.outputs.iter().map(|output| &output.slot).collect();
+    let mut given = BTreeSet::new();
+    for submitted in &submission.slots {
+        if !given.insert(&submitted.slot) {
+            return Err(Refusal::Slots { message: format!("slot {} is given twice", submitted.slot) });
+        }
+    }
+    if let Some(missing) = expected.difference(&given).next() {
+        return Err(Refusal::Slots { message: format!("slot {missing} is missing") });
+    }
+    match given.difference(&expected).next() {
+        Some(extra) => Err(Refusal::Slots { message: format!("slot {extra} was not asked for") }),
+        None => Ok(()),
+    }
+}
+
+fn check_manifest(
+    slot: &SlotName,
+    manifest: &Manifest,
+    expected: Option<&Manifest>,
+    held: &HashMap<Digest, u64>,
+) -> Result<(), Refusal> {
+    let bytes = |message: String| Refusal::Bytes { slot: slot.clone(), message };
+    let schema = |message: String| Refusal::Schema { slot: slot.clone(), message };
+    manifest.check().map_err(|error| bytes(error.to_string()))?;
+    match expected {
+        Some(expected) => {
+            if let Some(message) = manifest.schema_mismatch(expected) {
+                return Err(schema(message));
+            }
+        }
+        None if manifest.tensors.is_empty() => return Err(schema("a model without tensors".to_owned())),
+        None => {}
+    }
+    for tensor in &manifest.tensors {
+        for segment in &tensor.segments {
+            let Some(len) = held.get(&segment.object) else {
+                return Err(bytes(format!(
+                    "tensor {:?} lies in object {}, which was not uploaded under this task",
+                    tensor.spec.name,
+                    segment.object.short()
+                )));
+            };
+            if segment.offset.checked_add(segment.len).is_none_or(|end| end > *len) {
+                return Err(bytes(format!(
+                    "tensor {:?} reaches beyond the {len} bytes of object {}",
+                    tensor.spec.name,
+                    segment.object.short()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn find_bad_value(shared: &Shared, slot: &SlotName, manifest: &Manifest) -> Result<Option<Refusal>, Error> {
+    let mut base = 0;
+    for tensor in &manifest.tensors {
+        let len = tensor.spec.byte_len();
+        let dtype = tensor.spec.dtype;
+        let mut position = 0;
+        let checked = dtype.is_float() || dtype == Dtype::Bool;
+        while checked && position < len {
+            let span = ByteSpan { offset: base + position, len: STRIDE.min(len - position) };
+            let tile = models::read(&*shared.blob, manifest, span).await?;
+            let found = shared.compute.run(move || first_bad(dtype, &tile)).await?;
+            if let Some(index) = found {
+                let index = position / dtype.size() as u64 + index;
+                let tensor = tensor.spec.name.clone();
+                return Ok(Some(refusal_of(dtype, slot.clone(), tensor, index)));
+            }
+            position += span.len;
+        }
+        base += len;
+    }
+    Ok(None)
+}
+
+fn first_bad(dtype: Dtype, tile: &[u8]) -> Option<u64> {
+    match dtype {
+        Dtype::Bool => element::first_bad_bool(tile),
+        _ => element::first_non_finite(dtype, tile),
+    }
+}
+
+fn refusal_of(dtype: Dtype, slot: SlotName, tensor: String, index: u64) -> Refusal {
+    match dtype {
+        Dtype::Bool => Refusal::Schema {
+            slot,
+            message: format!("tensor {tensor:?} holds neither 0 nor 1 at index {index}, but it is bool"),
+        },
+        _ => Refusal::NotFinite { slot, tensor, index },
+    }
+}

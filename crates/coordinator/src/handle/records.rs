@@ -1,0 +1,163 @@
+//! What is on record: journals, signed heads, replay, backup.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sheaf_blob::BlobStore;
+use sheaf_domain::{Identity, JournalEntry, JournalId, Role, RunId, Span};
+use sheaf_store::SignedHead;
+
+use crate::shared::RELEASE_PERMITS;
+use crate::{Error, Handle, ReplayReport, replay};
+
+/// The most entries one call returns.
+const ENTRIES_MAX: u32 = 1024;
+
+/// What a backup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// Stored objects copied.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Handle {
+    /// The entries of a journal after `after_seq`, oldest first; holds the request while there is none.
+    ///
+    /// # Errors
+    /// Not found for a run that does not exist.
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn journal(
+        &self,
+        who: &Identity,
+        journal: JournalId,
+        after_seq: u64,
+        limit: u32,
+        hold: Span,
+    ) -> Result<Vec<JournalEntry>, Error> {
+        self.authorise(who, Role::Operator)?;
+        if let JournalId::Run(run) = journal {
+            self.shared.run(run)?;
+        }
+        let mut newest = self.shared.store.watch(journal);
+        let deadline = tokio::time::Instant::now() + hold.min(self.shared.settings.hold_max).as_duration();
+        loop {
+            newest.mark_unchanged();
+            let entries = self.shared.store.entries(journal, after_seq, limit.min(ENTRIES_MAX)).await?;
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+            tokio::select! {
+                biased;
+                () = self.shared.scope.cancelled() => return Ok(Vec::new()),
+                changed = newest.changed() => if changed.is_err() { return Ok(Vec::new()) },
+                () = tokio::time::sleep_until(deadline) => return Ok(Vec::new()),
+            }
+        }
+    }
+
+    /// Signs the end of a journal as it stands now.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    /// # Cancel safety
+    /// Safe: a signature that is made twice says the same.
+    pub async fn signed_head(&self, who: &Identity, journal: JournalId) -> Result<SignedHead, Error> {
+        self.authorise(who, Role::Operator)?;
+        super::sign_head(&self.shared, journal).await
+    }
+
+    /// The public key heads are signed with, as PEM.
+    pub fn journal_key_pem(&self) -> String {
+        self.shared.signer.public_key_pem()
+    }
+
+    /// Checks a run's chain and rebuilds every model whose inputs are kept.
+    ///
+    /// # Errors
+    /// Not found; conflict when the chain is broken; when bytes cannot be read.
+    /// # Cancel safety
+    /// What a dropped call was rebuilding is freed at the next start.
+    pub async fn replay(&self, who: &Identity, run: RunId) -> Result<ReplayReport, Error> {
+        self.authorise(who, Role::Operator)?;
+        self.shared.run(run)?;
+        replay::replay(&self.shared, run).await
+    }
+
+    /// Copies state, bytes and keys of the running server into a new directory, which is a data directory of its own.
+    ///
+    /// Runs go on meanwhile; only freeing of bytes waits.
+    ///
+    /// # Errors
+    /// Conflict when the directory exists; when something cannot be read or written.
+    /// # Cancel safety
+    /// A dropped call leaves an incomplete directory, which `restore` refuses.
+    pub async fn backup(&self, who: &Identity, dir: PathBuf) -> Result<BackupReport, Error> {
+        self.authorise(who, Role::Operator)?;
+        let failed = |what: &str, error: std::io::Error| {
+            Error::new(sheaf_domain::ErrorKind::InvalidArgument, format!("{what} {}: {error}", dir.display()))
+        };
+        std::fs::create_dir(&dir).map_err(|error| failed("cannot make the directory", error))?;
+        let nothing_is_freed = self.shared.release_gate.acquire_many(RELEASE_PERMITS).await;
+        self.shared.store.backup_to(&dir.join(STATE_FILE)).await?;
+        let report = self.copy_objects(&dir).await?;
+        drop(nothing_is_freed);
+        for (from, name) in &self.shared.settings.backup_files {
+            let to = dir.join(name);
+            copy_tree(from, &to).map_err(|error| failed("cannot copy into", error))?;
+        }
+        // Written last: a directory without it is an unfinished backup.
+        std::fs::write(dir.join(COMPLETE_FILE), "sheaf backup 1\n").map_err(|error| failed("cannot write in", error))?;
+        Ok(report)
+    }
+
+    async fn copy_objects(&self, dir: &Path) -> Result<BackupReport, Error> {
+        let copy = sheaf_blob::DiskBlobs::open(&dir.join(BLOBS_DIR), sheaf_blob::OpenOptions::default()).await?;
+        let (mut objects, mut bytes) = (0, 0);
+        for hold in self.shared.blob.holds().await? {
+            for (digest, len) in self.shared.blob.held(&hold).await? {
+                if copy.hold(&digest, &hold).await? {
+                    continue;
+                }
+                let mut writer = copy.writer(&hold, len).await?;
+                let mut offset = 0;
+                while offset < len {
+                    let part = self.shared.blob.read(&digest, offset, COPY_LEN.min(len - offset)).await?;
+                    offset += part.len() as u64;
+                    writer.write(part).await?;
+                }
+                writer.finish(Some(digest)).await?;
+                objects += 1;
+                bytes += len;
+            }
+        }
+        copy.close().await;
+        Ok(BackupReport { dir: dir.to_owned(), objects, bytes })
+    }
+}
+
+/// The state store's file in a data directory.
+pub const STATE_FILE: &str = "state.sqlite";
+/// The blob store's directory in a data directory.
+pub const BLOBS_DIR: &str = "blobs";
+/// The file that marks a finished backup.
+pub const COMPLETE_FILE: &str = "BACKUP_COMPLETE";
+/// How much of an object is copied at once, in bytes.
+const COPY_LEN: u64 = 1024 * 1024;
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    if !from.is_dir() {
+        // `fs::copy` keeps the permissions: keys stay private.
+        return std::fs::copy(from, to).map(drop);
+    }
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}

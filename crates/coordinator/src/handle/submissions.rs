@@ -1,0 +1,82 @@
+//! Submissions: through the gate, into the journal, then acknowledged.
+
+use sheaf_domain::{Identity, Role, SubmitOutcome, Submission, TaskId};
+use sheaf_engine::{Event, TaskStanding};
+use sheaf_telemetry::names;
+use tokio::sync::oneshot;
+
+use crate::command::Command;
+use crate::{Error, Handle, gate};
+
+/// The longest reason of a failure kept, in characters.
+const REASON_LEN_MAX: usize = 500;
+
+impl Handle {
+    /// Hands in the result of a task. Accepted means durable; repeated calls count once.
+    ///
+    /// # Errors
+    /// Not found for an unknown task or another participant's; unavailable when nothing can be made durable now. Refusals that
+    /// the protocol foresees are outcomes, not errors.
+    /// # Cancel safety
+    /// A dropped call may still be accepted; calling again then answers that it is a duplicate.
+    pub async fn submit(&self, who: &Identity, submission: Submission) -> Result<SubmitOutcome, Error> {
+        self.authorise(who, Role::Participant)?;
+        self.touch(&who.name, None).await?;
+        let (run, standing) = self.find_task(&who.name, submission.task)?;
+        if let TaskStanding::Open(assignment) = &standing {
+            let examples_max = self.shared.with_run(run, |state| state.plan().cohort.examples_max)?;
+            let refusal = gate::check(&self.shared, assignment, &submission, examples_max).await?;
+            if let Err(refusal) = refusal {
+                tracing::warn!(%run, site = %who.name, task = %submission.task, %refusal, "submission refused");
+                let (task, site) = (submission.task, who.name.clone());
+                let event = Event::Refused { task, site, refusal: refusal.clone() };
+                return match self.journal_event(run, event).await {
+                    Ok(()) => Ok(outcome(SubmitOutcome::Refused { refusal })),
+                    // The task closed while the gate was reading.
+                    Err(error) if error.kind() == sheaf_domain::ErrorKind::Conflict => {
+                        Ok(outcome(SubmitOutcome::TooLate { reason: error.to_string() }))
+                    }
+                    Err(error) => Err(error),
+                };
+            }
+        }
+        // Also a repetition goes through the writer: it is told so only once the first is durable.
+        let (reply, answer) = oneshot::channel();
+        let (site, submission) = (who.name.clone(), Box::new(submission));
+        self.shared.send(Command::Submit { run, site, submission, reply }).await?;
+        answer.await.map_err(|_| Error::shutting_down())?.map(outcome)
+    }
+
+    /// Reports that a task could not be done.
+    ///
+    /// # Errors
+    /// Not found or conflict for the task.
+    /// # Cancel safety
+    /// A dropped call may still be journalled.
+    pub async fn fail(&self, who: &Identity, task: TaskId, reason: String) -> Result<(), Error> {
+        let (run, _) = self.open_task(who, task)?;
+        self.touch(&who.name, None).await?;
+        let reason: String = reason.chars().filter(|c| !c.is_control() || *c == '\n').take(REASON_LEN_MAX).collect();
+        tracing::warn!(%run, site = %who.name, %task, reason, "task failed at its site");
+        self.journal_event(run, Event::Failed { task, site: who.name.clone(), reason }).await
+    }
+
+    /// Journals an event of a run and waits until it is durable and applied.
+    pub(crate) async fn journal_event(&self, run: sheaf_domain::RunId, event: Event) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::Event { run, event: Box::new(event), reply: Some(reply) }).await?;
+        answer.await.map_err(|_| Error::shutting_down())?
+    }
+}
+
+/// Counts an outcome on its way out.
+fn outcome(outcome: SubmitOutcome) -> SubmitOutcome {
+    let label = match &outcome {
+        SubmitOutcome::Accepted => "accepted",
+        SubmitOutcome::Duplicate => "duplicate",
+        SubmitOutcome::TooLate { .. } => "too_late",
+        SubmitOutcome::Refused { .. } => "refused",
+    };
+    metrics::counter!(names::SUBMISSIONS_TOTAL, "outcome" => label).increment(1);
+    outcome
+}

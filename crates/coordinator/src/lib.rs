@@ -1,0 +1,40 @@
+//! The service that drives runs: it feeds the engine from the journal and serves every front-end through one [`Handle`].
+//!
+//! One writer task owns all transitions: it collects what has queued up, applies it to the engines, commits it as one durable
+//! transaction, and only then acts and answers. What a caller is told is therefore always durable. It speaks no wire and
+//! knows no upstream's words; identities come in established, and every id in a call is checked against its owner here.
+
+mod budget;
+mod command;
+mod error;
+mod fold;
+mod gate;
+mod handle;
+mod models;
+mod outbox;
+mod pieces;
+mod presence;
+mod recover;
+mod registry;
+mod replay;
+mod service;
+mod settings;
+mod shared;
+
+pub use error::Error;
+pub use handle::{
+    BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery, Enrolment, Handle, InviteRequest, ModelRef, STATE_FILE, SiteOverview, Upload,
+    Which, WorkOrder,
+};
+pub use outbox::Withdrawn;
+pub use registry::SiteKeyFacts;
+pub use replay::{ReplayReport, ReplayRound, ReplayVerdict};
+pub use service::{Coordinator, Dependencies};
+pub use settings::Settings;
+
+/// The most bytes one read of a version returns.
+pub const READ_LEN_MAX: u64 = 4 * 1024 * 1024;
+/// The longest piece an upload may declare, in bytes.
+pub const PIECE_LEN_MAX: u64 = 16 * 1024 * 1024;
+/// The most objects one question for missing pieces may name.
+pub const MISSING_MAX: usize = 65_536;

@@ -1,0 +1,240 @@
+//! Identifiers. Each is a type of its own, checked on construction; none is ever a bare string or number.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Hasher};
+
+/// Makes a checked name type over a string.
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $len_max:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks and wraps a name: ASCII letters, digits, `.`, `_` and `-`, starting with a letter or digit.
+            ///
+            /// # Errors
+            /// [`Error::BadId`] naming the rule that is broken.
+            pub fn new(value: impl Into<String>) -> Result<$name, Error> {
+                let value = value.into();
+                match name_rule(&value, $len_max) {
+                    Ok(()) => Ok($name(value)),
+                    Err(rule) => Err(Error::BadId {
+                        what: $what,
+                        value: value.chars().take(64).collect(),
+                        rule,
+                    }),
+                }
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+            fn try_from(value: String) -> Result<$name, Error> {
+                $name::new(value)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = Error;
+            fn from_str(value: &str) -> Result<$name, Error> {
+                $name::new(value)
+            }
+        }
+    };
+}
+
+name_type! {
+    /// A participant's name: what its certificate or key stands for. Canonical order is the order of these names.
+    SiteName, "site name", 64
+}
+name_type! {
+    /// The name of a stage of a round, such as `train`.
+    StageName, "stage name", 64
+}
+name_type! {
+    /// The name of an input or output of an assignment, such as `model`.
+    SlotName, "slot name", 64
+}
+name_type! {
+    /// The name of a lineage of versions, such as `global`.
+    LineageName, "lineage name", 64
+}
+
+fn name_rule(value: &str, len_max: usize) -> Result<(), &'static str> {
+    let Some(first) = value.chars().next() else {
+        return Err("it must not be empty");
+    };
+    if value.len() > len_max {
+        return Err("it must be at most 64 characters long");
+    }
+    if !first.is_ascii_alphanumeric() {
+        return Err("it must start with an ASCII letter or digit");
+    }
+    if !value
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+    {
+        return Err("it may hold only ASCII letters, digits, '.', '_' and '-'");
+    }
+    Ok(())
+}
+
+impl LineageName {
+    /// The lineage that participants train: `global`.
+    pub fn global() -> LineageName {
+        LineageName("global".to_owned())
+    }
+    /// The lineage of the best evaluated model: `best`.
+    pub fn best() -> LineageName {
+        LineageName("best".to_owned())
+    }
+    /// The lineage of one moment of the server optimiser: `opt.<moment>`.
+    pub fn optimiser(moment: &str) -> LineageName {
+        LineageName(format!("opt.{moment}"))
+    }
+}
+
+/// A run: one execution of one plan. 64 random bits, shown as 16 hexadecimal digits; never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId(u64);
+
+impl RunId {
+    /// Wraps a number; zero is no run.
+    pub fn new(value: u64) -> Option<RunId> {
+        (value != 0).then_some(RunId(value))
+    }
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl std::str::FromStr for RunId {
+    type Err = Error;
+    fn from_str(value: &str) -> Result<RunId, Error> {
+        let well_formed = value.len() == 16 && value.bytes().all(|b| b.is_ascii_hexdigit());
+        well_formed
+            .then(|| u64::from_str_radix(value, 16).ok())
+            .flatten()
+            .and_then(RunId::new)
+            .ok_or_else(|| Error::BadId {
+                what: "run id",
+                value: value.chars().take(64).collect(),
+                rule: "it must be 16 hexadecimal digits, not all zero",
+            })
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = Error;
+    fn try_from(value: String) -> Result<RunId, Error> {
+        value.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> String {
+        id.to_string()
+    }
+}
+
+/// One attempt of one participant at one stage of one round: the key under which its result counts once.
+///
+/// Derived from what it names, so that a replayed journal hands out the same ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TaskId([u8; 16]);
+
+impl TaskId {
+    /// The id of attempt `attempt` (from 1) of `site` at `stage` of round `round` of `run`.
+    pub fn derive(run: RunId, round: u32, stage: &StageName, site: &SiteName, attempt: u32) -> TaskId {
+        let mut hasher = Hasher::new();
+        hasher.update(b"sheaf task 1\0");
+        hasher.update(&run.get().to_le_bytes());
+        hasher.update(&round.to_le_bytes());
+        hasher.update(&attempt.to_le_bytes());
+        hasher.update(stage.as_str().as_bytes());
+        hasher.update(b"\0");
+        hasher.update(site.as_str().as_bytes());
+        let digest = hasher.finish();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.as_bytes()[..16]);
+        TaskId(id)
+    }
+}
+
+impl std::fmt::Display for TaskId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl std::str::FromStr for TaskId {
+    type Err = Error;
+    fn from_str(value: &str) -> Result<TaskId, Error> {
+        let mut id = [0; 16];
+        hex::decode_to_slice(value, &mut id).map_err(|_| Error::BadId {
+            what: "task id",
+            value: value.chars().take(64).collect(),
+            rule: "it must be 32 hexadecimal digits",
+        })?;
+        Ok(TaskId(id))
+    }
+}
+
+impl TryFrom<String> for TaskId {
+    type Error = Error;
+    fn try_from(value: String) -> Result<TaskId, Error> {
+        value.parse()
+    }
+}
+
+impl From<TaskId> for String {
+    fn from(id: TaskId) -> String {
+        id.to_string()
+    }
+}
+
+/// One version of one lineage of one run. Version 0 is what the run starts from; round *n* makes version *n*.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VersionRef {
+    /// The run.
+    pub run: RunId,
+    /// The lineage.
+    pub lineage: LineageName,
+    /// The version's number.
+    pub version: u32,
+}
+
+impl std::fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}@{}", self.run, self.lineage, self.version)
+    }
+}

@@ -1,0 +1,229 @@
+//! Unit tests of programs that no plan makes yet: stages handed out together, several lineages.
+
+use sheaf_domain::plan::{Better, CohortSpec, EvaluateSpec, Init, Keep, Plan, StrategyKind, StrategySpec};
+use sheaf_domain::{
+    Assignment, CloseRule, ConfigMap, Digest, FoldRule, LineageName, Manifest, Metrics, RunId, Selector,
+    ServerStep, SiteName, SlotName, SlotRole, StageFold, StageInput, StageName, StageSpec, StageStart,
+    Timestamp, Weight,
+};
+
+use crate::program::Program;
+use crate::{Action, Event, FoldOrder, NewVersion, Rejected, RunState, Start, StartVersion};
+
+fn lineage(name: &str) -> LineageName {
+    LineageName::new(name).unwrap()
+}
+
+fn model_slot() -> SlotName {
+    SlotName::new("model").unwrap()
+}
+
+fn manifest() -> Manifest {
+    Manifest::over_pieces(Vec::new(), 8, &[]).unwrap()
+}
+
+fn plan() -> Plan {
+    let config = ConfigMap::new();
+    Plan {
+        name: "two".to_owned(),
+        rounds: 3,
+        seed: 1,
+        keep_updates: Keep::Round,
+        keep_models: Keep::Round,
+        init: Init::Trainer,
+        strategy: StrategySpec { kind: StrategyKind::Fedavg, clip: None },
+        cohort: CohortSpec {
+            min: 1,
+            fraction: 1.0,
+            quorum: 1.0,
+            deadline: None,
+            attempts: 1,
+            examples_max: 1e6,
+        },
+        trainer: None,
+        init_config: config.clone(),
+        train_config: config.clone(),
+        evaluate: Some(EvaluateSpec {
+            every: 1,
+            metric: "accuracy".to_owned(),
+            better: Better::Higher,
+            config,
+        }),
+        stop: None,
+    }
+}
+
+/// A stage that is given the global model and makes a version of `target`, if it is to make one.
+fn stage(name: &str, start: StageStart, selector: Selector, target: Option<&str>) -> StageSpec {
+    let fold = |target: &str| StageFold {
+        slot: model_slot(),
+        rule: FoldRule::WeightedMean,
+        weight: Weight::Uniform,
+        step: ServerStep::Replace,
+        target: lineage(target),
+    };
+    StageSpec {
+        name: StageName::new(name).unwrap(),
+        start,
+        every: 1,
+        selector,
+        inputs: vec![StageInput {
+            slot: model_slot(),
+            role: SlotRole::Weights,
+            lineage: LineageName::global(),
+        }],
+        outputs: Vec::new(),
+        close: CloseRule::Quorum { share: 1.0, min: 1, deadline: None },
+        folds: target.map(fold).into_iter().collect(),
+        config: ConfigMap::new(),
+    }
+}
+
+fn sample() -> Selector {
+    Selector::Sample { fraction: 1.0, min: 1 }
+}
+
+fn same_as(name: &str) -> Selector {
+    Selector::SameAs(StageName::new(name).unwrap())
+}
+
+fn program(stages: Vec<StageSpec>) -> Program {
+    Program { init: plan().init_stage().unwrap(), stages }
+}
+
+struct Run {
+    state: RunState,
+    actions: Vec<Action>,
+}
+
+impl Run {
+    /// A run of one participant, `a`.
+    fn new(stages: Vec<StageSpec>) -> Run {
+        let version = StartVersion {
+            lineage: LineageName::global(),
+            manifest: manifest(),
+            digest: Digest::of(b"start"),
+        };
+        let start = Start::Versions { from: None, versions: vec![version] };
+        let run = RunId::new(1).unwrap();
+        let created = RunState::with_program(Timestamp::default(), run, &plan(), program(stages), &start);
+        let (state, actions) = created.unwrap();
+        let mut run = Run { state, actions };
+        run.apply(Event::SitePresent { site: SiteName::new("a").unwrap() });
+        run
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.actions = self.state.apply(Timestamp::default(), &event).unwrap();
+    }
+
+    fn assigned(&self, stage: &str) -> Assignment {
+        let outstanding = self.state.outstanding().into_iter().find_map(|action| match action {
+            Action::Assign(assignment) if assignment.stage.as_str() == stage => Some(*assignment),
+            _ => None,
+        });
+        outstanding.unwrap()
+    }
+
+    fn submit(&mut self, stage: &str) {
+        let Assignment { task, site, .. } = self.assigned(stage);
+        let metrics = Metrics::from([("accuracy".to_owned(), 0.5)]);
+        self.apply(Event::Submitted { task, site, slots: Vec::new(), num_examples: 1.0, metrics });
+    }
+
+    fn fold(&mut self, stage: &str) {
+        let order = self.order(stage);
+        let made = |lineage: &LineageName| NewVersion {
+            lineage: lineage.clone(),
+            manifest: manifest(),
+            digest: Digest::of(stage.as_bytes()),
+        };
+        let versions = order.folds.iter().map(|fold| made(&fold.target)).collect();
+        self.apply(Event::Folded { round: order.key.round, stage: order.key.stage, versions });
+    }
+
+    fn order(&self, stage: &str) -> FoldOrder {
+        let outstanding = self.state.outstanding().into_iter().find_map(|action| match action {
+            Action::Fold(order) if order.key.stage.as_str() == stage => Some(*order),
+            _ => None,
+        });
+        outstanding.unwrap()
+    }
+
+    fn versions(&self) -> Vec<(&str, u32)> {
+        self.state.live_versions().map(|(lineage, version, _)| (lineage.as_str(), version)).collect()
+    }
+}
+
+#[test]
+fn a_version_stays_while_an_open_assignment_hands_it_out() {
+    let mut run = Run::new(vec![
+        stage("train", StageStart::AfterPrevious, sample(), Some("global")),
+        stage("evaluate", StageStart::WithPrevious, same_as("train"), None),
+    ]);
+    let before = run.assigned("evaluate");
+    run.submit("train");
+    run.fold("train");
+    assert_eq!(run.assigned("evaluate"), before);
+    assert_eq!(run.versions(), [("global", 0), ("global", 1)]);
+    run.submit("evaluate");
+    // What was evaluated is version 0, which is thereby the best.
+    assert_eq!(run.state.status().best, Some((0, 0.5)));
+    assert_eq!(run.versions(), [("global", 0), ("global", 1)]);
+    assert_eq!(run.state.status().round, 2);
+}
+
+#[test]
+fn a_fold_stands_on_the_versions_of_the_moment_its_stage_closed() {
+    let mut run = Run::new(vec![
+        stage("train", StageStart::AfterPrevious, sample(), Some("global")),
+        stage("variate", StageStart::WithPrevious, sample(), Some("control")),
+    ]);
+    run.submit("train");
+    run.submit("variate");
+    let ordered = run.order("variate");
+    assert_eq!(ordered.current[&LineageName::global()].0, 0);
+    run.fold("train");
+    assert_eq!(run.order("variate"), ordered);
+    assert_eq!(run.versions(), [("global", 0), ("global", 1)]);
+    run.fold("variate");
+    assert_eq!(run.versions(), [("control", 1), ("global", 1)]);
+    let freed = Action::ReleaseVersion { lineage: LineageName::global(), version: 0 };
+    assert!(run.actions.contains(&freed));
+}
+
+#[test]
+fn stages_one_after_another_wait_for_the_fold() {
+    let mut run = Run::new(vec![
+        stage("train", StageStart::AfterPrevious, sample(), Some("global")),
+        stage("tune", StageStart::AfterPrevious, same_as("train"), Some("control")),
+    ]);
+    run.submit("train");
+    assert!(!run.state.outstanding().iter().any(|action| matches!(action, Action::Assign(_))));
+    run.fold("train");
+    assert_eq!(run.assigned("tune").inputs[0].version.version, 1);
+}
+
+#[test]
+fn programs_that_cannot_work_are_refused() {
+    let train = || stage("train", StageStart::AfterPrevious, sample(), Some("global"));
+    let other = |name, selector, target| stage(name, StageStart::AfterPrevious, selector, target);
+    let rare = |mut spec: StageSpec, every| {
+        spec.every = every;
+        spec
+    };
+    let refused = [
+        vec![],
+        vec![train(), train()],
+        vec![train(), other("more", sample(), Some("global"))],
+        vec![train(), other("more", sample(), Some("best"))],
+        vec![other("evaluate", same_as("train"), None), train()],
+        vec![train(), rare(other("b", sample(), None), 2), other("c", same_as("b"), None)],
+        vec![rare(train(), 2)],
+    ];
+    for stages in refused {
+        let outcome = program(stages.clone()).check();
+        assert!(matches!(outcome, Err(Rejected::Plan(_))), "{stages:?}");
+    }
+    assert_eq!(program(vec![train(), rare(other("b", same_as("train"), None), 2)]).check(), Ok(()));
+}

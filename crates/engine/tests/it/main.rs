@@ -1,0 +1,11 @@
+//! The rules of a run, by event lists and by random sequences against a plain reference model.
+
+mod journal;
+mod models;
+mod plans;
+mod random;
+mod reference;
+mod rounds;
+mod seats;
+mod stops;
+mod world;

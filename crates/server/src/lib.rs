@@ -1,0 +1,20 @@
+//! The server: configuration, the data directory, listeners, and the order in which they start and stop.
+//!
+//! The composition root. It decides nothing about runs; it opens the stores, starts the coordinator, puts every front-end on
+//! one TLS port, and takes all of it down again without losing what was acknowledged.
+
+mod config;
+mod data_dir;
+mod error;
+mod listen;
+mod names;
+mod serve;
+mod tls;
+
+pub use config::{
+    Config, IdentitySection, Layer, LimitsSection, ListenSection, LogFormat, LogSection, Origin, Resolved, StoreSection, TelemetrySection,
+};
+pub use data_dir::{DATA_FORMAT, DataDir, OPERATOR_DIR, PKI_DIR};
+pub use error::Error;
+pub use serve::{Ready, Server};
+pub use tls::{OPERATOR_ADDRESS_FILE, OPERATOR_CA_FILE, OPERATOR_CERTIFICATE_FILE, OPERATOR_KEY_FILE, init_pki};

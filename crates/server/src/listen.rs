@@ -1,0 +1,186 @@
+//! The listener: TLS, then HTTP/1.1 and HTTP/2 over one port, with who the peer is put into every request.
+//!
+//! A connection is bounded in the time its handshake may take, the size of its headers, the streams it may open, and how long
+//! it may be silent before its first byte. Beyond the connection limit, new ones are closed and counted.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use sheaf_domain::Span;
+use sheaf_pki::{Peer, peer_of_chain};
+use sheaf_runtime::{Clock, TaskScope};
+use sheaf_wire_native::{PeerAddr, PeerIdentity};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
+
+/// HTTP/2 frames as large as this are taken and sent.
+const FRAME_LEN: u32 = 256 * 1024;
+/// What one stream may send before it is read.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+/// What one connection may send before it is read.
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Streams one connection may have open.
+const STREAMS_MAX: u32 = 64;
+/// The largest headers, in bytes.
+const HEADERS_LEN_MAX: u32 = 32 * 1024;
+/// How long a peer may take over its request's headers.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to answer.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// What every connection shares.
+pub(crate) struct Listener {
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) router: Router,
+    pub(crate) trust_domain: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) handshake_timeout: Span,
+    pub(crate) connections: Arc<Semaphore>,
+}
+
+/// Accepts connections until `accepting` is cancelled; each is served in `connections` until that is cancelled.
+pub(crate) async fn accept(
+    socket: TcpListener,
+    listener: Arc<Listener>,
+    accepting: TaskScope,
+    connections: TaskScope,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = accepting.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        let (stream, addr) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors or memory: what is there goes on, and room may come.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&listener.connections).try_acquire_owned() else {
+            tracing::warn!(%addr, "connection refused: listen.connections_max is reached");
+            continue;
+        };
+        let listener = Arc::clone(&listener);
+        let draining = connections.clone();
+        connections.spawn(async move {
+            serve_connection(stream, addr, &listener, &draining).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn serve_connection(stream: TcpStream, addr: SocketAddr, listener: &Listener, draining: &TaskScope) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%addr, %error, "a socket option could not be set");
+    }
+    let handshake = tokio::time::timeout(listener.handshake_timeout.as_duration(), listener.acceptor.accept(stream));
+    let tls = match handshake.await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => {
+            tracing::warn!(%addr, %error, "TLS handshake refused");
+            return;
+        }
+        Err(_) => {
+            tracing::warn!(%addr, "TLS handshake took too long");
+            return;
+        }
+    };
+    let peer = match peer_of_chain(tls.get_ref().1.peer_certificates(), &listener.trust_domain) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(%addr, %error, "client certificate refused");
+            return;
+        }
+    };
+    let router = listener.router.clone();
+    let clock = Arc::clone(&listener.clock);
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let request = introduce(request.map(axum::body::Body::new), peer.as_ref(), addr, clock.as_ref());
+        router.clone().oneshot(request)
+    });
+    serve_http(TokioIo::new(tls), service, draining, addr).await;
+}
+
+/// Puts who the peer is into a request; a certificate that ended since the handshake counts for nothing.
+fn introduce(mut request: Request, peer: Option<&Peer>, addr: SocketAddr, clock: &dyn Clock) -> Request {
+    let peer = peer.filter(|peer| clock.now() <= peer.not_after);
+    let extensions = request.extensions_mut();
+    if let Some(peer) = peer {
+        extensions.insert(peer.clone());
+    }
+    extensions.insert(PeerIdentity(peer.cloned()));
+    extensions.insert(PeerAddr(addr));
+    request
+}
+
+async fn serve_http<I, S>(io: TokioIo<I>, service: S, draining: &TaskScope, addr: SocketAddr)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: hyper::service::Service<
+            hyper::Request<Incoming>,
+            Response = axum::response::Response,
+            Error = std::convert::Infallible,
+        > + Send
+        + 'static,
+    S::Future: Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_TIMEOUT).max_buf_size(64 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_frame_size(FRAME_LEN)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADERS_LEN_MAX)
+        .keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1);
+    let connection = builder.serve_connection(io, service);
+    tokio::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%addr, %error, "connection ended");
+    }
+}
+
+/// A plain HTTP listener for metrics and health.
+pub(crate) async fn accept_plain(socket: TcpListener, router: Router, scope: TaskScope) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = scope.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        let Ok((stream, addr)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (router, draining) = (router.clone(), scope.clone());
+        scope.spawn(async move {
+            let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+                router.clone().oneshot(request.map(axum::body::Body::new))
+            });
+            serve_http(TokioIo::new(stream), service, &draining, addr).await;
+        });
+    }
+}

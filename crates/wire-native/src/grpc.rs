@@ -1,0 +1,186 @@
+//! The native protocol over gRPC: tonic's generated service in front of [`Handlers`].
+//!
+//! Identity comes from the client certificate alone. A call without one is refused before its body is read; `Enrol` is the one
+//! exception, and its body is small. An upload's length is reserved before its first chunk is taken.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use http_body_util::BodyExt as _;
+use sheaf_domain::{ByteSpan, Identity, Timestamp};
+use sheaf_messages::v1::participant_server::{Participant, ParticipantServer};
+use sheaf_messages::{self as messages, bounds, v1};
+use tonic::{Request, Status, Streaming};
+use tower::{Service, ServiceExt as _};
+
+use crate::peer::{Ended, PeerAddr, PeerIdentity};
+use crate::status::to_status;
+use crate::{Error, Handlers};
+
+type Reply<T> = Result<tonic::Response<T>, Status>;
+
+/// The service as a router, to be merged with others on one port.
+pub(crate) fn router(handlers: Handlers) -> axum::Router {
+    let service = ParticipantServer::new(Calls { handlers })
+        .max_decoding_message_size(bounds::LIST_BODY_LEN_MAX)
+        .max_encoding_message_size(bounds::LIST_BODY_LEN_MAX);
+    axum::Router::new().route_service(PATH, Guard { service })
+}
+
+const PATH: &str = "/sheaf.native.v1.Participant/{method}";
+const ENROL_PATH: &str = "/sheaf.native.v1.Participant/Enrol";
+
+struct Calls {
+    handlers: Handlers,
+}
+
+#[tonic::async_trait]
+impl Participant for Calls {
+    async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Reply<v1::EnrolReply> {
+        let peer = request.extensions().get::<PeerAddr>().copied();
+        let unknown = || to_status(&Error::Unauthenticated("the peer's address is unknown".to_owned()));
+        let peer = peer.ok_or_else(unknown)?.0.ip();
+        reply(self.handlers.enrol(peer, request.into_inner()).await)
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Reply<v1::RenewReply> {
+        let who = self.caller(&request, Ended::Allowed)?;
+        reply(self.handlers.renew(&who, request.into_inner()).await)
+    }
+
+    async fn beat(&self, request: Request<v1::BeatRequest>) -> Reply<v1::BeatReply> {
+        let who = self.caller(&request, Ended::Refused)?;
+        reply(self.handlers.beat(&who, request.into_inner()).await)
+    }
+
+    async fn next(&self, request: Request<v1::NextRequest>) -> Reply<v1::NextReply> {
+        let who = self.caller(&request, Ended::Refused)?;
+        reply(self.handlers.next(&who, request.into_inner()).await)
+    }
+
+    async fn read_version(&self, request: Request<v1::ReadVersionRequest>) -> Reply<v1::ReadVersionReply> {
+        let who = self.caller(&request, Ended::Refused)?;
+        let request = request.into_inner();
+        let read = async {
+            let version = messages::version_from_wire(request.version.as_ref())?;
+            let span = ByteSpan { offset: request.offset, len: request.length };
+            let content = self.handlers.read_version(&who, &version, span).await?;
+            Ok(v1::ReadVersionReply { content })
+        };
+        reply(read.await)
+    }
+
+    async fn missing(&self, request: Request<v1::MissingRequest>) -> Reply<v1::MissingReply> {
+        let who = self.caller(&request, Ended::Refused)?;
+        reply(self.handlers.missing(&who, request.into_inner()).await)
+    }
+
+    async fn put_piece(&self, request: Request<Streaming<v1::PutPieceRequest>>) -> Reply<v1::PutPieceReply> {
+        let who = self.caller(&request, Ended::Refused)?;
+        let taken = self.take_piece(&who, request.into_inner());
+        reply(self.handlers.until_revoked(&who, taken).await)
+    }
+
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Reply<v1::SubmitReply> {
+        let who = self.caller(&request, Ended::Refused)?;
+        reply(self.handlers.submit(&who, request.into_inner()).await)
+    }
+
+    async fn fail(&self, request: Request<v1::FailRequest>) -> Reply<v1::FailReply> {
+        let who = self.caller(&request, Ended::Refused)?;
+        reply(self.handlers.fail(&who, request.into_inner()).await)
+    }
+
+    async fn leave(&self, request: Request<v1::LeaveRequest>) -> Reply<v1::LeaveReply> {
+        let who = self.caller(&request, Ended::Refused)?;
+        reply(self.handlers.leave(&who, request.into_inner()).await)
+    }
+}
+
+impl Calls {
+    fn caller<T>(&self, request: &Request<T>, ended: Ended) -> Result<Identity, Status> {
+        let now = self.handlers.clock().now();
+        let who = PeerIdentity::caller(request.extensions().get(), now, ended);
+        who.map_err(|error| to_status(&error))
+    }
+
+    async fn take_piece(
+        &self,
+        who: &Identity,
+        mut stream: Streaming<v1::PutPieceRequest>,
+    ) -> Result<v1::PutPieceReply, Error> {
+        let first = message(&mut stream, 0).await?;
+        let header = first
+            .and_then(|first| first.header)
+            .ok_or(Error::Protocol("the first message of an upload must have the header"))?;
+        let task = messages::task(&header.task)?;
+        let digest = messages::digest(&header.digest)?;
+        let mut upload = self.handlers.upload(who, task, header.length).await?;
+        let mut received = 0u64;
+        while let Some(next) = message(&mut stream, received).await? {
+            if next.header.is_some() {
+                return Err(Error::Protocol("only the first message of an upload may have a header"));
+            }
+            if next.chunk.len() > bounds::CHUNK_LEN_MAX {
+                let limit = u64::try_from(bounds::CHUNK_LEN_MAX).unwrap_or(u64::MAX);
+                return Err(messages::Error::TooLarge { field: "chunk", limit }.into());
+            }
+            received = received.saturating_add(u64::try_from(next.chunk.len()).unwrap_or(u64::MAX));
+            upload.write(next.chunk).await?;
+        }
+        upload.finish(digest).await?;
+        Ok(v1::PutPieceReply {})
+    }
+}
+
+async fn message(
+    stream: &mut Streaming<v1::PutPieceRequest>,
+    received: u64,
+) -> Result<Option<v1::PutPieceRequest>, Error> {
+    stream.message().await.map_err(|_| Error::Truncated { received })
+}
+
+fn reply<T>(result: Result<T, Error>) -> Reply<T> {
+    result.map(tonic::Response::new).map_err(|error| to_status(&error))
+}
+
+/// Stands before the service: no body of an unknown caller is read, but for `Enrol`, whose body is bounded.
+#[derive(Clone)]
+struct Guard {
+    service: ParticipantServer<Calls>,
+}
+
+impl Service<http::Request<Body>> for Guard {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.service.clone();
+        Box::pin(async move {
+            let request = if request.uri().path() == ENROL_PATH {
+                request.map(|body| Body::new(http_body_util::Limited::new(body, bounds::ENROL_BODY_LEN_MAX)))
+            } else if let Err(error) = known(&request) {
+                return Ok(to_status(&error).into_http());
+            } else {
+                request
+            };
+            let response = service.oneshot(request).await?;
+            Ok(response.map(|body| Body::new(body.map_err(axum::Error::new))))
+        })
+    }
+}
+
+/// Whether a request comes from somebody; what that somebody may do is checked by the call.
+fn known(request: &http::Request<Body>) -> Result<(), Error> {
+    let peer = request.extensions().get::<PeerIdentity>();
+    PeerIdentity::caller(peer, Timestamp::default(), Ended::Allowed).map(|_| ())
+}

@@ -1,0 +1,58 @@
+//! The checks a machine makes of this workspace, run as `cargo xtask NAME`.
+//!
+//! `tidy` holds the house rules that the compiler and clippy cannot see; `deny` holds the rules of `deny.toml` that
+//! need no network. Both only read: nothing is changed, downloaded or fixed. Exit codes: 0 clean, 1 violations,
+//! 2 the check could not be made.
+
+mod arrows;
+mod census;
+mod deny;
+mod files;
+mod graph;
+mod lexer;
+mod report;
+mod rules;
+mod spdx;
+mod tidy;
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Context;
+
+use crate::report::Report;
+
+const USAGE: &str = "usage: cargo xtask tidy    check the house rules
+       cargo xtask deny    check deny.toml, as far as it needs no network";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["tidy"] => root().and_then(|root| tidy::run(&root)),
+        ["deny"] => root().and_then(|root| deny::run(&root)),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(report) => finish(&report),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn finish(report: &Report) -> ExitCode {
+    eprint!("{report}");
+    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// The directory of the workspace this program was built from.
+fn root() -> anyhow::Result<std::path::PathBuf> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .map(Path::to_path_buf)
+        .context("the crate does not lie in crates/xtask")
+}
