@@ -15,12 +15,18 @@ pub(crate) enum Command {
     Submit { run: RunId, site: SiteName, submission: Box<Submission>, reply: Reply<SubmitOutcome> },
     /// A new run; its first event.
     Create { run: RunId, event: Box<Event>, reply: Reply<()> },
+    /// More rounds for a run, and word of who is there.
+    Extend { run: RunId, rounds: u32, reply: Reply<()> },
     /// A participant came, for every run.
     Present { site: SiteName },
     /// A participant went, for every run.
-    Gone { site: SiteName, reason: String, revoked: bool },
+    Gone { site: SiteName, reason: String },
+    /// A participant may not come in any more, for every run.
+    Revoked { site: SiteName, reason: String },
     /// An entry of the federation's own journal.
     Federation { draft: EntryDraft, reply: Option<Reply<()>> },
+    /// Nothing; its answer comes when everything before it is durable or undone.
+    Settle { reply: Reply<()> },
 }
 
 /// Where an answer goes; the asker may have gone away.

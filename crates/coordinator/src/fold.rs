@@ -3,6 +3,7 @@
 //! Holds one tile of every update at a time. The result depends only on the fold order: sites by name, tensors by manifest,
 //! sums in f64. A failure that may pass (a full disk) is reported and tried again; any other ends the run.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,10 +43,13 @@ pub(crate) async fn drive(shared: Arc<Shared>, order: FoldOrder) {
                     break event;
                 }
                 // One entry a sort of failure: a disk that stays full must not fill the journal as well.
-                if told != Some(error.kind()) && deliver(&shared, order.run, event).await == Delivered::Unwanted {
-                    return;
+                if told != Some(error.kind()) {
+                    match deliver(&shared, order.run, event).await {
+                        Delivered::Durable => told = Some(error.kind()),
+                        Delivered::NotNow => {}
+                        Delivered::Unwanted => return,
+                    }
                 }
-                told = Some(error.kind());
             }
         }
         if !wanted(&shared, &order) {
@@ -212,21 +216,18 @@ impl<'a> Folder<'a> {
         for moment in &moments {
             writers.push(ModelWriter::new(self.blob, self.compute, hold_for(moment)?, state_specs.clone()));
         }
+        let sources: Vec<Option<MomentSource>> = moments.iter().map(|moment| MomentSource::of(order, moment)).collect();
         let mut offset = 0;
         for (tensor, state_spec) in current.tensors.iter().zip(&state_specs) {
             for (writer_idx, writer) in writers.iter_mut().enumerate() {
                 writer.tensor(if writer_idx == 0 { &tensor.spec } else { state_spec });
             }
-            let mut states = Vec::with_capacity(moments.len());
-            for moment in &moments {
-                states.push(MomentSource::of(order, moment, &tensor.spec.name)?);
-            }
             for tile in self.tiles(&tensor.spec, offset, contributions.len()) {
                 let rows = self.rows(contributions, tile.span).await?;
                 let base = models::read(self.blob, &base_layout, tile.span).await?;
                 let mut state = Vec::with_capacity(moments.len());
-                for source in &states {
-                    state.push(self.moment_tile(source.as_ref(), &tile).await?);
+                for source in &sources {
+                    state.push(self.moment_tile(source.as_ref(), &tensor.spec.name, &tile).await?);
                 }
                 let (prepared, optimiser) = (Arc::clone(&prepared), Arc::clone(&optimiser));
                 let stepped = self
@@ -302,11 +303,18 @@ impl<'a> Folder<'a> {
     }
 
     /// A tile of an optimiser moment; zeros while there is no version of it.
-    async fn moment_tile(&self, source: Option<&MomentSource>, tile: &Tile) -> Result<Vec<f64>, Error> {
+    async fn moment_tile(
+        &self,
+        source: Option<&MomentSource>,
+        tensor: &str,
+        tile: &Tile,
+    ) -> Result<Vec<f64>, Error> {
         let mut values = vec![0.0; usize::try_from(tile.len).unwrap_or(usize::MAX)];
         if let Some(source) = source {
+            let start = source.starts.get(tensor);
+            let start = start.ok_or_else(|| Error::internal(format!("optimiser state lacks tensor {tensor:?}")))?;
             let size = Dtype::F64.size() as u64;
-            let span = ByteSpan { offset: source.start + tile.start * size, len: tile.len * size };
+            let span = ByteSpan { offset: start + tile.start * size, len: tile.len * size };
             let bytes = models::read(self.blob, &source.layout, span).await?;
             element::to_f64(Dtype::F64, &bytes, &mut values).map_err(|error| Error::internal(error.to_string()))?;
         }
@@ -314,20 +322,24 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// Where a tensor's optimiser moment is read from.
+/// Where an optimiser moment is read from.
 struct MomentSource {
     layout: Layout,
-    /// Where the tensor begins in the moment's byte stream.
-    start: u64,
+    /// Where each tensor begins in the moment's byte stream.
+    starts: HashMap<String, u64>,
 }
 
 impl MomentSource {
     /// Nothing while there is no version of the moment.
-    fn of(order: &FoldOrder, moment: &LineageName, tensor: &str) -> Result<Option<MomentSource>, Error> {
-        let Some((_, manifest, _)) = order.current.get(moment) else { return Ok(None) };
-        let start = tensor_offset(manifest, tensor)
-            .ok_or_else(|| Error::internal(format!("optimiser state {moment} lacks tensor {tensor:?}")))?;
-        Ok(Some(MomentSource { layout: Layout::of(manifest), start }))
+    fn of(order: &FoldOrder, moment: &LineageName) -> Option<MomentSource> {
+        let (_, manifest, _) = order.current.get(moment)?;
+        let mut offset = 0;
+        let starts = manifest.specs().map(|spec| {
+            let start = offset;
+            offset += spec.byte_len();
+            (spec.name.clone(), start)
+        });
+        Some(MomentSource { starts: starts.collect(), layout: Layout::of(manifest) })
     }
 }
 
@@ -394,18 +406,6 @@ fn step_tile(
 fn moment_spec(spec: &TensorSpec) -> Result<TensorSpec, Error> {
     TensorSpec::new(spec.name.clone(), Dtype::F64, spec.shape.dims().to_vec())
         .map_err(|error| Error::internal(error.to_string()))
-}
-
-/// Where a tensor begins in its model's canonical byte stream.
-fn tensor_offset(manifest: &Manifest, name: &str) -> Option<u64> {
-    let mut offset = 0;
-    for spec in manifest.specs() {
-        if spec.name == name {
-            return Some(offset);
-        }
-        offset += spec.byte_len();
-    }
-    None
 }
 
 fn fold_error(error: impl std::fmt::Display) -> Error {

@@ -8,6 +8,7 @@ use sheaf_domain::{Assignment, ByteSpan, Digest, Manifest, Metrics, Refusal, Slo
 
 use sheaf_tensor::{Dtype, element};
 
+use crate::models::Layout;
 use crate::shared::{Shared, task_hold};
 use crate::{Error, models};
 
@@ -36,11 +37,13 @@ pub(crate) async fn check(
     for submitted in &submission.slots {
         let expected = expected_manifest(shared, assignment, &submitted.slot)?;
         let slot = &submitted.slot;
-        if let Err(refusal) = check_manifest(slot, &submitted.manifest, expected.as_deref(), &held) {
+        let byte_len_max = shared.settings.init_model_max.as_bytes();
+        let byte_len_max = expected.as_ref().map_or(byte_len_max, |model| model.byte_len());
+        if let Err(refusal) = check_manifest(slot, &submitted.manifest, expected.as_deref(), &held, byte_len_max) {
             return Ok(Err(refusal));
         }
-        if let Some(refusal) = find_bad_value(shared, slot, &submitted.manifest).await? {
-            return Ok(Err(refusal));
+        if let Some(bad) = find_bad_value(shared, &submitted.manifest).await? {
+            return Ok(Err(bad.refusal(slot)));
         }
     }
     Ok(Ok(()))
@@ -110,6 +113,7 @@ fn check_manifest(
     manifest: &Manifest,
     expected: Option<&Manifest>,
     held: &HashMap<Digest, u64>,
+    byte_len_max: u64,
 ) -> Result<(), Refusal> {
     let bytes = |message: String| Refusal::Bytes { slot: slot.clone(), message };
     let schema = |message: String| Refusal::Schema { slot: slot.clone(), message };
@@ -123,6 +127,7 @@ fn check_manifest(
         None if manifest.tensors.is_empty() => return Err(schema("a model without tensors".to_owned())),
         None => {}
     }
+    models::check_cost(manifest, byte_len_max).map_err(bytes)?;
     for tensor in &manifest.tensors {
         for segment in &tensor.segments {
             let Some(len) = held.get(&segment.object) else {
@@ -144,7 +149,38 @@ fn check_manifest(
     Ok(())
 }
 
-async fn find_bad_value(shared: &Shared, slot: &SlotName, manifest: &Manifest) -> Result<Option<Refusal>, Error> {
+/// An element that may not be in a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BadValue {
+    dtype: Dtype,
+    tensor: String,
+    /// Its flat, row-major index.
+    index: u64,
+}
+
+impl BadValue {
+    fn refusal(self, slot: &SlotName) -> Refusal {
+        let slot = slot.clone();
+        match self.dtype {
+            Dtype::Bool => Refusal::Schema { slot, message: self.to_string() },
+            _ => Refusal::NotFinite { slot, tensor: self.tensor, index: self.index },
+        }
+    }
+}
+
+impl std::fmt::Display for BadValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let BadValue { dtype, tensor, index } = self;
+        match dtype {
+            Dtype::Bool => write!(f, "tensor {tensor:?} holds neither 0 nor 1 at index {index}, but it is bool"),
+            _ => write!(f, "tensor {tensor:?} is not finite at index {index}"),
+        }
+    }
+}
+
+/// Looks for the first element of a stored model that is not finite, or not a truth value where it must be one.
+pub(crate) async fn find_bad_value(shared: &Shared, manifest: &Manifest) -> Result<Option<BadValue>, Error> {
+    let layout = Layout::of(manifest);
     let mut base = 0;
     for tensor in &manifest.tensors {
         let len = tensor.spec.byte_len();
@@ -153,12 +189,11 @@ async fn find_bad_value(shared: &Shared, slot: &SlotName, manifest: &Manifest) -
         let checked = dtype.is_float() || dtype == Dtype::Bool;
         while checked && position < len {
             let span = ByteSpan { offset: base + position, len: STRIDE.min(len - position) };
-            let tile = models::read(&*shared.blob, manifest, span).await?;
+            let tile = models::read(&*shared.blob, &layout, span).await?;
             let found = shared.compute.run(move || first_bad(dtype, &tile)).await?;
             if let Some(index) = found {
                 let index = position / dtype.size() as u64 + index;
-                let tensor = tensor.spec.name.clone();
-                return Ok(Some(refusal_of(dtype, slot.clone(), tensor, index)));
+                return Ok(Some(BadValue { dtype, tensor: tensor.spec.name.clone(), index }));
             }
             position += span.len;
         }
@@ -171,15 +206,5 @@ fn first_bad(dtype: Dtype, tile: &[u8]) -> Option<u64> {
     match dtype {
         Dtype::Bool => element::first_bad_bool(tile),
         _ => element::first_non_finite(dtype, tile),
-    }
-}
-
-fn refusal_of(dtype: Dtype, slot: SlotName, tensor: String, index: u64) -> Refusal {
-    match dtype {
-        Dtype::Bool => Refusal::Schema {
-            slot,
-            message: format!("tensor {tensor:?} holds neither 0 nor 1 at index {index}, but it is bool"),
-        },
-        _ => Refusal::NotFinite { slot, tensor, index },
     }
 }

@@ -6,10 +6,13 @@
 
 mod budget;
 mod command;
+mod deadlines;
 mod error;
 mod fold;
 mod gate;
 mod handle;
+mod housekeeping;
+mod incidents;
 mod models;
 mod outbox;
 mod pieces;
@@ -20,6 +23,8 @@ mod replay;
 mod service;
 mod settings;
 mod shared;
+mod tasks;
+mod writer;
 
 pub use error::Error;
 pub use handle::{

@@ -1,12 +1,13 @@
 //! Outboxes: per participant, the assignments it has not answered yet, oldest first.
 //!
 //! Derived from the engines' actions and made anew from them after a restart, so nothing here needs to be stored. An
-//! assignment is handed out again and again until it is answered or withdrawn. Bounded by the number of running runs.
+//! assignment is handed out again and again until it is answered or withdrawn. Bounded by the number of running runs; there are outboxes for
+//! enrolled participants only.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sheaf_domain::{Assignment, SiteName, TaskId, VersionRef};
+use sheaf_domain::{Assignment, RunId, SiteName, TaskId, VersionRef};
 use tokio::sync::watch;
 
 /// How many withdrawn tasks an outbox remembers, with the reason, for a participant that still works on one.
@@ -36,6 +37,18 @@ impl Outboxes {
         let outbox = Arc::new(Outbox::new());
         boxes.insert(site.clone(), Arc::clone(&outbox));
         outbox
+    }
+
+    /// Takes out whatever of `run` is not in `live`; for a run that was rebuilt.
+    pub(crate) fn retain_run(&self, run: RunId, live: &BTreeSet<TaskId>) {
+        let boxes: Vec<Arc<Outbox>> = lock(&self.boxes).values().cloned().collect();
+        for outbox in boxes {
+            for assignment in outbox.work(&[]) {
+                if assignment.run == run && !live.contains(&assignment.task) {
+                    outbox.withdraw(assignment.task, "no longer assigned".to_owned());
+                }
+            }
+        }
     }
 }
 

@@ -8,11 +8,11 @@ use sheaf_runtime::{Clock, Entropy};
 use sheaf_store::StateStore;
 
 use crate::Error;
-use crate::outbox::lock;
+use crate::handle::waiting_mail;
 use crate::shared::{Shared, task_hold, version_hold};
 
 /// How long a lease lasts before another server may take it.
-const LEASE_TTL: Span = Span::from_secs(30);
+pub(crate) const LEASE_TTL: Span = Span::from_secs(30);
 /// Entries read at a time.
 const PAGE: u32 = 1024;
 /// The setting that names this installation among the holders of leases.
@@ -23,7 +23,6 @@ const INSTANCE_SETTING: &str = "instance_id";
 pub(crate) struct Head {
     pub(crate) lease_epoch: u64,
     pub(crate) seq: u64,
-    pub(crate) hash: Digest,
 }
 
 /// What a start finds.
@@ -77,8 +76,8 @@ pub(crate) async fn acquire(
     now: Timestamp,
 ) -> Result<Head, Error> {
     let lease = store.acquire_lease(journal, holder, LEASE_TTL, now).await?;
-    let (seq, hash) = store.head(journal).await?;
-    Ok(Head { lease_epoch: lease.epoch, seq, hash })
+    let (seq, _) = store.head(journal).await?;
+    Ok(Head { lease_epoch: lease.epoch, seq })
 }
 
 /// Rebuilds a run from its journal, checking the chain on the way; also returns the journal's end.
@@ -94,12 +93,13 @@ pub(crate) async fn replay_run(store: &dyn StateStore, run: RunId) -> Result<(Ru
         for entry in page {
             entry.check_follows(journal, end).map_err(|error| Error::internal(error.to_string()))?;
             let event = event_of(&entry)?;
-            match &mut state {
-                None => state = Some(RunState::create(entry.at, &event)?.0),
-                Some(state) => {
-                    state.apply(entry.at, &event)?;
-                }
-            }
+            let applied = match &mut state {
+                None => RunState::create(entry.at, &event).map(|(created, _)| state = Some(created)),
+                Some(state) => state.apply(entry.at, &event).map(drop),
+            };
+            applied.map_err(|rejected| {
+                Error::internal(format!("journal {run} cannot be replayed at entry {}: {rejected}", entry.seq))
+            })?;
             end = (entry.seq, entry.hash);
         }
     }
@@ -113,20 +113,24 @@ pub(crate) fn event_of(entry: &JournalEntry) -> Result<Event, Error> {
         .map_err(|error| Error::internal(format!("journal entry {} is not an event: {error}", entry.seq)))
 }
 
-/// Frees what is held for tasks, versions and uploads that no longer matter.
+/// Frees what is held for tasks, versions and uploads that no longer matter, and for mail that has expired.
 pub(crate) async fn sweep(shared: &Shared) -> Result<(), Error> {
     let mut live = HashSet::new();
-    for state in shared.all_runs() {
-        let state = lock(&state);
-        for task in state.live_tasks() {
+    for slot in shared.all_runs() {
+        let (tasks, versions) = slot.read(|state| {
+            let versions: Vec<_> = state.live_versions().map(|(lineage, n, _)| (lineage.clone(), n)).collect();
+            (state.live_tasks(), versions)
+        })?;
+        for task in tasks {
             live.insert(task_hold(task)?);
         }
-        for (lineage, version, _) in state.live_versions() {
-            live.insert(version_hold(state.run(), lineage, version)?);
+        for (lineage, version) in versions {
+            live.insert(version_hold(slot.run, &lineage, version)?);
         }
     }
+    let now = shared.clock.now();
     for hold in shared.blob.holds().await? {
-        if !live.contains(&hold) {
+        if !live.contains(&hold) && !waiting_mail(&hold, now) {
             let freed = shared.blob.release(&hold).await?;
             tracing::info!(%hold, freed_bytes = freed, "bytes freed that nothing refers to");
         }

@@ -14,8 +14,24 @@ use crate::Error;
 /// Every site, by name and by key.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    sites: RwLock<HashMap<SiteName, Arc<SiteRecord>>>,
+    sites: RwLock<Sites>,
     changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Sites {
+    by_name: HashMap<SiteName, Arc<SiteRecord>>,
+    by_key: HashMap<Digest, SiteName>,
+}
+
+impl Sites {
+    fn insert(&mut self, record: SiteRecord) {
+        let (name, key) = (record.name.clone(), record.key_fingerprint);
+        if let Some(before) = self.by_name.insert(name.clone(), Arc::new(record)) {
+            self.by_key.remove(&before.key_fingerprint);
+        }
+        self.by_key.insert(key, name);
+    }
 }
 
 /// What a signed request is checked against.
@@ -33,47 +49,66 @@ pub struct SiteKeyFacts {
 
 impl Registry {
     pub(crate) async fn load(store: &dyn StateStore) -> Result<Registry, Error> {
-        let sites = store.sites().await?.into_iter().map(|site| (site.name.clone(), Arc::new(site))).collect();
+        let mut sites = Sites::default();
+        for record in store.sites().await? {
+            sites.insert(record);
+        }
         Ok(Registry { sites: RwLock::new(sites), changes: watch::Sender::new(0) })
     }
 
     /// Puts a site in place of what was known of it, after the store has it.
     pub(crate) fn put(&self, record: SiteRecord) {
-        let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        sites.insert(record.name.clone(), Arc::new(record));
-        drop(sites);
+        self.sites.write().unwrap_or_else(PoisonError::into_inner).insert(record);
         self.changes.send_modify(|version| *version += 1);
     }
 
-    pub(crate) fn site(&self, name: &SiteName) -> Option<Arc<SiteRecord>> {
-        self.sites.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Sites> {
+        self.sites.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn site(&self, name: &SiteName) -> Option<Arc<SiteRecord>> {
+        self.read().by_name.get(name).cloned()
+    }
+
+    /// How many sites there are.
+    pub(crate) fn len(&self) -> usize {
+        self.read().by_name.len()
+    }
+
+    /// Every site, by name.
     pub(crate) fn all(&self) -> Vec<Arc<SiteRecord>> {
-        let sites = self.sites.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = sites.values().cloned().collect();
-        drop(sites);
+        let mut all: Vec<_> = self.read().by_name.values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 
     pub(crate) fn by_key(&self, fingerprint: &Digest) -> Option<Arc<SiteRecord>> {
-        let sites = self.sites.read().unwrap_or_else(PoisonError::into_inner);
-        sites.values().find(|site| site.key_fingerprint == *fingerprint).cloned()
+        let sites = self.read();
+        sites.by_key.get(fingerprint).and_then(|name| sites.by_name.get(name)).cloned()
     }
 
     pub(crate) fn is_active(&self, name: &SiteName) -> bool {
         self.site(name).is_some_and(|site| site.state == SiteState::Active)
     }
 
+    /// Why a site was revoked, if it was.
+    pub(crate) fn revocation(&self, name: &SiteName) -> Option<String> {
+        match &self.site(name)?.state {
+            SiteState::Revoked { reason, .. } => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
     /// Checks that `who` may act in `role` now.
     ///
-    /// An operator's certificate stands for itself unless its name was revoked; a participant must be enrolled with this key.
+    /// A participant must be enrolled with this key. An operator's certificate stands for itself: a participant that happens
+    /// to have the operator's name changes nothing.
     pub(crate) fn authorise(&self, who: &Identity, role: Role) -> Result<(), Error> {
         if who.role != role {
-            return Err(Error::denied(format!("{} is a {}, not an {}", who.name, who.role.name(), role.name())));
+            let (name, has) = (&who.name, who.role.name());
+            return Err(Error::denied(format!("{name} is known here as {has}, this call is for: {}", role.name())));
         }
-        match self.site(&who.name) {
+        match self.site(&who.name).filter(|site| site.role == role) {
             None if role == Role::Operator => Ok(()),
             None => Err(Error::denied(format!("site {} is not enrolled", who.name))),
             Some(site) => match &site.state {
@@ -96,11 +131,23 @@ impl Registry {
     /// # Cancel safety
     /// Safe: it holds nothing.
     pub(crate) async fn revoked(&self, name: &SiteName) {
+        let revoked = || self.site(name).is_some_and(|site| matches!(site.state, SiteState::Revoked { .. }));
+        self.until(|| revoked().then_some(())).await;
+    }
+
+    /// Resolves when `who` may not act in its role any more, also when another key has taken its place; says why.
+    ///
+    /// # Cancel safety
+    /// Safe: it holds nothing.
+    pub(crate) async fn shut_out(&self, who: &Identity) -> Error {
+        self.until(|| self.authorise(who, who.role).err()).await
+    }
+
+    async fn until<T>(&self, found: impl Fn() -> Option<T>) -> T {
         let mut changes = self.changes.subscribe();
         loop {
-            let revoked = self.site(name).is_some_and(|site| matches!(site.state, SiteState::Revoked { .. }));
-            if revoked {
-                return;
+            if let Some(found) = found() {
+                return found;
             }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;

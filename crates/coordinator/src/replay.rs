@@ -2,13 +2,13 @@
 //!
 //! Rebuilt models are written under a hold of their own and freed afterwards. What cannot be rebuilt is said, never assumed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sheaf_blob::Hold;
 use sheaf_domain::{Digest, GENESIS, JournalId, LineageName, Manifest, RunId};
-use sheaf_engine::{Action, Event, FoldOrder, RunState};
+use sheaf_engine::{Action, Event, FoldOrder, RunState, StageKey};
 
 use crate::Error;
 use crate::fold::{Folder, digest_of};
@@ -85,7 +85,7 @@ impl Replay<'_> {
         let journal = JournalId::Run(run);
         let mut end = (0, GENESIS);
         let mut state: Option<RunState> = None;
-        let mut order: Option<FoldOrder> = None;
+        let mut orders: HashMap<StageKey, FoldOrder> = HashMap::new();
         let mut rounds = Vec::new();
         loop {
             let page = self.shared.store.entries(journal, end.0, PAGE).await?;
@@ -96,7 +96,8 @@ impl Replay<'_> {
                 entry.check_follows(journal, end).map_err(|error| Error::conflict(error.to_string()))?;
                 end = (entry.seq, entry.hash);
                 let event = event_of(&entry)?;
-                if let (Event::Folded { round, versions, .. }, Some(order)) = (&event, order.clone())
+                if let Event::Folded { round, stage, versions } = &event
+                    && let Some(order) = orders.remove(&StageKey { round: *round, stage: stage.clone() })
                     && let Some(digest) = digest_of(versions, &LineageName::global())
                 {
                     let verdict = self.rebuild(order, digest).await?;
@@ -112,7 +113,7 @@ impl Replay<'_> {
                 };
                 for action in actions {
                     if let Action::Fold(fold) = action {
-                        order = Some(*fold);
+                        orders.insert(fold.key.clone(), *fold);
                     }
                 }
             }
@@ -173,9 +174,11 @@ async fn missing(shared: &Shared, order: &FoldOrder) -> Result<Option<String>, E
     for (lineage, (version, manifest, _)) in &order.current {
         for object in manifest.objects() {
             if seen.insert(object) && shared.blob.len(&object).await?.is_none() {
-                return Ok(Some(format!(
-                    "version {version} of {lineage}, which it stands on, is not kept (keep_models = \"run\" would keep it)"
-                )));
+                let remedy = match *lineage == LineageName::global() {
+                    true => " (keep_models = \"run\" would keep it)",
+                    false => "",
+                };
+                return Ok(Some(format!("version {version} of {lineage}, which it stands on, is not kept{remedy}")));
             }
         }
     }

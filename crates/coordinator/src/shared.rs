@@ -1,22 +1,26 @@
 //! What the service and every clone of the handle share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use sheaf_blob::{BlobStore, Hold};
-use sheaf_domain::{LineageName, RunId, SiteName, TaskId};
-use sheaf_engine::RunState;
+use sheaf_domain::{EntryDraft, LineageName, RunId, SiteName, TaskId, Timestamp};
+use sheaf_engine::{Action, Event, Rejected, RunState, StageKey};
 use sheaf_pki::{CertificateAuthority, EnrolmentLimiter, JournalSigner};
 use sheaf_runtime::{Clock, Compute, Entropy, TaskScope};
 use sheaf_store::StateStore;
 use sheaf_telemetry::Health;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::budget::Budget;
 use crate::command::Command;
-use crate::outbox::{Outboxes, lock};
+use crate::incidents::{Incidents, Kind};
+use crate::outbox::{Outbox, Outboxes, lock};
 use crate::presence::Presence;
 use crate::registry::Registry;
+use crate::tasks::Tasks;
 use crate::{Error, Settings};
 
 /// Everything the coordinator's parts share.
@@ -34,41 +38,105 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) scope: TaskScope,
     pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) runs: RwLock<HashMap<RunId, Arc<Mutex<RunState>>>>,
+    pub(crate) runs: RwLock<HashMap<RunId, Arc<RunSlot>>>,
     pub(crate) outboxes: Outboxes,
+    pub(crate) tasks: Tasks,
     pub(crate) presence: Presence,
+    pub(crate) incidents: Incidents,
     pub(crate) registry: Registry,
     pub(crate) budget: Budget,
+    /// Folds under way: each stage is folded by one task at a time.
+    pub(crate) folding: Mutex<HashSet<(RunId, StageKey)>>,
+    /// Models on their way in from operators: when the last piece came.
+    pub(crate) uploads: Mutex<HashMap<Hold, Duration>>,
     /// Read-locked by whatever frees bytes; write-locked by a backup while it copies.
-    pub(crate) release_gate: tokio::sync::Semaphore,
+    pub(crate) release_gate: Semaphore,
+    /// How many submissions are read and checked at once.
+    pub(crate) gates: Semaphore,
+    /// One change of sites and invitations at a time.
+    pub(crate) membership: Semaphore,
+    /// Grows with every mail posted.
+    pub(crate) mail_posted: watch::Sender<u64>,
 }
 
 /// How many releases may go on at once; a backup takes all of these permits.
 pub(crate) const RELEASE_PERMITS: u32 = 1024;
+/// How many submissions are checked at once; each holds a tile in memory.
+pub(crate) const GATES_MAX: usize = 16;
+
+/// A run in memory.
+#[derive(Debug)]
+pub(crate) struct RunSlot {
+    pub(crate) run: RunId,
+    created_at: Timestamp,
+    state: Mutex<RunState>,
+    /// While set, the state may be ahead of the journal and nobody is told about it.
+    stale: AtomicBool,
+}
+
+impl RunSlot {
+    pub(crate) fn new(state: RunState) -> RunSlot {
+        let (run, created_at) = (state.run(), state.created_at());
+        RunSlot { run, created_at, state: Mutex::new(state), stale: AtomicBool::new(false) }
+    }
+
+    /// Reads something off the run.
+    ///
+    /// # Errors
+    /// Unavailable while the run is being rebuilt from its journal.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&RunState) -> T) -> Result<T, Error> {
+        let state = lock(&self.state);
+        if self.stale.load(Ordering::SeqCst) {
+            let message = format!("run {} cannot be read now: it is being rebuilt from its journal", self.run);
+            return Err(Error::unavailable(message));
+        }
+        Ok(read(&state))
+    }
+
+    /// Applies an event, ahead of its commit.
+    pub(crate) fn apply(&self, at: Timestamp, event: &Event) -> Result<Vec<Action>, Rejected> {
+        lock(&self.state).apply(at, event)
+    }
+
+    /// Says that the state is ahead of the journal.
+    pub(crate) fn set_stale(&self) {
+        self.stale.store(true, Ordering::SeqCst);
+    }
+
+    /// Puts what the journal says in place.
+    pub(crate) fn replace(&self, rebuilt: RunState) {
+        let mut state = lock(&self.state);
+        *state = rebuilt;
+        self.stale.store(false, Ordering::SeqCst);
+    }
+}
 
 impl Shared {
-    /// The state of a run, behind its short lock.
-    pub(crate) fn run(&self, run: RunId) -> Result<Arc<Mutex<RunState>>, Error> {
+    /// A run.
+    pub(crate) fn run(&self, run: RunId) -> Result<Arc<RunSlot>, Error> {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         runs.get(&run).cloned().ok_or_else(|| Error::not_found(format!("no run {run}")))
     }
 
     /// Reads something off a run.
     pub(crate) fn with_run<T>(&self, run: RunId, read: impl FnOnce(&RunState) -> T) -> Result<T, Error> {
-        let state = self.run(run)?;
-        let state = lock(&state);
-        Ok(read(&state))
+        self.run(run)?.read(read)
+    }
+
+    pub(crate) fn put_run(&self, slot: RunSlot) {
+        self.runs.write().unwrap_or_else(PoisonError::into_inner).insert(slot.run, Arc::new(slot));
+    }
+
+    pub(crate) fn remove_run(&self, run: RunId) {
+        self.runs.write().unwrap_or_else(PoisonError::into_inner).remove(&run);
     }
 
     /// Every run, newest first.
-    pub(crate) fn all_runs(&self) -> Vec<Arc<Mutex<RunState>>> {
+    pub(crate) fn all_runs(&self) -> Vec<Arc<RunSlot>> {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = runs.values().cloned().collect();
         drop(runs);
-        all.sort_by_key(|state| {
-            let state = lock(state);
-            std::cmp::Reverse((state.created_at(), state.run()))
-        });
+        all.sort_by_key(|slot| std::cmp::Reverse((slot.created_at, slot.run)));
         all
     }
 
@@ -77,8 +145,7 @@ impl Shared {
         self.commands.send(command).await.map_err(|_| Error::shutting_down())
     }
 
-    /// Puts an assignment into its outbox, or takes it out.
-    pub(crate) fn outbox(&self, site: &SiteName) -> Arc<crate::outbox::Outbox> {
+    pub(crate) fn outbox(&self, site: &SiteName) -> Arc<Outbox> {
         self.outboxes.of(site)
     }
 
@@ -89,6 +156,24 @@ impl Shared {
             tracing::warn!(%error, %hold, "bytes could not be freed; they will be at the next start");
         }
         drop(permit);
+    }
+
+    /// Notes what went wrong with a site that is known here, where people will see it.
+    pub(crate) fn incident(&self, site: &SiteName, kind: Kind, run: Option<RunId>, text: &str) {
+        let journal = self.incidents.note(site, kind, run, text, self.clock.monotonic());
+        if let (true, Some(entry)) = (journal, kind.entry()) {
+            let run = run.map(|run| run.to_string());
+            let body = serde_json::json!({ "site": site, "run": run, "what": text });
+            self.note_in_journal(entry, &body);
+        }
+    }
+
+    /// Puts an entry into the federation's journal without waiting for it; dropped when the writer is far behind.
+    pub(crate) fn note_in_journal(&self, entry: &str, body: &serde_json::Value) {
+        let draft = EntryDraft { at: self.clock.now(), kind: entry.to_owned(), body: body.to_string() };
+        if self.commands.try_send(Command::Federation { draft, reply: None }).is_err() {
+            tracing::warn!(entry, "the writer is behind; an incident is in the log only");
+        }
     }
 }
 
@@ -113,6 +198,6 @@ pub(crate) fn upload_hold(upload: &str) -> Result<Hold, Error> {
     hold(format!("upload/{upload}"))
 }
 
-fn hold(text: String) -> Result<Hold, Error> {
+pub(crate) fn hold(text: String) -> Result<Hold, Error> {
     Hold::new(text).map_err(Error::from)
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigMap, Digest, Manifest, RunId, SiteName, SlotName, StageName, TaskId, Timestamp, VersionRef};
+use crate::{
+    ConfigMap, Digest, Manifest, RunId, SiteName, SlotName, StageName, TaskId, Timestamp, VersionRef,
+};
 
 /// Named real numbers reported with a submission, such as `loss`; always finite.
 pub type Metrics = BTreeMap<String, f64>;
@@ -76,6 +78,21 @@ pub struct Assignment {
 }
 
 /// The result of an assignment: all its outputs, or nothing.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::{Metrics, RunId, SiteName, StageName, Submission, TaskId};
+///
+/// let (run, site) = (RunId::new(1).ok_or("zero")?, SiteName::new("berlin")?);
+/// let submission = Submission {
+///     task: TaskId::derive(run, 1, &StageName::new("evaluate")?, &site, 1),
+///     slots: Vec::new(),
+///     num_examples: 120.0,
+///     metrics: Metrics::from([("accuracy".to_owned(), 0.93)]),
+/// };
+/// assert!(submission.metrics.values().all(|value| value.is_finite()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
     /// The assignment it answers.

@@ -6,6 +6,16 @@ use sheaf_tensor::TensorSpec;
 use crate::Error;
 
 /// A SHA-256 digest, shown as 64 hexadecimal digits.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::{Digest, Hasher};
+///
+/// let mut hasher = Hasher::new();
+/// hasher.update(b"ab");
+/// hasher.update(b"c");
+/// assert_eq!(hasher.finish(), Digest::of(b"abc"));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
@@ -142,11 +152,22 @@ mod tests {
     #[test]
     fn a_digest_reads_back_from_its_text() {
         let digest = Digest::of(b"abc");
-        assert_eq!(
-            digest.to_string(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(digest.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
         assert!("xyz".parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn the_digest_of_a_model_never_changes_between_releases() {
+        let spec = TensorSpec::new("w", sheaf_tensor::Dtype::F32, [2]).unwrap();
+        let bytes = [1.0f32.to_le_bytes(), (-2.0f32).to_le_bytes()].concat();
+        let mut hasher = ModelHasher::new();
+        hasher.tensor(&spec);
+        hasher.bytes(&bytes[..3]);
+        hasher.bytes(&bytes[3..]);
+        assert_eq!(
+            hasher.finish().to_string(),
+            "062cb4ff0b900c64ae1d91126d4166f617be026ca1c0c0bd6a31f5c44970efcb"
+        );
     }
 }

@@ -1,6 +1,14 @@
 //! The error vocabulary every library of the project shares.
 
 /// What sort of failure an error is. Callers branch on this, never on text.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::ErrorKind;
+///
+/// assert!(ErrorKind::Unavailable.is_transient());
+/// assert_eq!(ErrorKind::from_name("not_found"), Some(ErrorKind::NotFound));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
@@ -49,8 +57,15 @@ impl ErrorKind {
     pub fn from_name(name: &str) -> Option<ErrorKind> {
         use ErrorKind::*;
         [
-            NotFound, Conflict, InvalidArgument, Unauthenticated, PermissionDenied, Exhausted, Unavailable,
-            Timeout, Internal,
+            NotFound,
+            Conflict,
+            InvalidArgument,
+            Unauthenticated,
+            PermissionDenied,
+            Exhausted,
+            Unavailable,
+            Timeout,
+            Internal,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)

@@ -65,6 +65,16 @@ macro_rules! name_type {
 
 name_type! {
     /// A participant's name: what its certificate or key stands for. Canonical order is the order of these names.
+    ///
+    /// # Examples
+    /// ```
+    /// use sheaf_domain::SiteName;
+    ///
+    /// let berlin: SiteName = "berlin-charite".parse()?;
+    /// assert!(berlin < SiteName::new("zurich")?);
+    /// assert!(SiteName::new("../etc").is_err());
+    /// # Ok::<(), sheaf_domain::Error>(())
+    /// ```
     SiteName, "site name", 64
 }
 name_type! {
@@ -90,10 +100,7 @@ fn name_rule(value: &str, len_max: usize) -> Result<(), &'static str> {
     if !first.is_ascii_alphanumeric() {
         return Err("it must start with an ASCII letter or digit");
     }
-    if !value
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
-    {
+    if !value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')) {
         return Err("it may hold only ASCII letters, digits, '.', '_' and '-'");
     }
     Ok(())
@@ -115,6 +122,15 @@ impl LineageName {
 }
 
 /// A run: one execution of one plan. 64 random bits, shown as 16 hexadecimal digits; never zero.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::RunId;
+///
+/// let run: RunId = "00000000000005ea".parse()?;
+/// assert_eq!(Some(run), RunId::new(0x5ea));
+/// # Ok::<(), sheaf_domain::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RunId(u64);
@@ -140,15 +156,13 @@ impl std::str::FromStr for RunId {
     type Err = Error;
     fn from_str(value: &str) -> Result<RunId, Error> {
         let well_formed = value.len() == 16 && value.bytes().all(|b| b.is_ascii_hexdigit());
-        well_formed
-            .then(|| u64::from_str_radix(value, 16).ok())
-            .flatten()
-            .and_then(RunId::new)
-            .ok_or_else(|| Error::BadId {
+        well_formed.then(|| u64::from_str_radix(value, 16).ok()).flatten().and_then(RunId::new).ok_or_else(
+            || Error::BadId {
                 what: "run id",
                 value: value.chars().take(64).collect(),
                 rule: "it must be 16 hexadecimal digits, not all zero",
-            })
+            },
+        )
     }
 }
 
@@ -168,6 +182,17 @@ impl From<RunId> for String {
 /// One attempt of one participant at one stage of one round: the key under which its result counts once.
 ///
 /// Derived from what it names, so that a replayed journal hands out the same ids.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::{RunId, SiteName, StageName, TaskId};
+///
+/// let (run, train) = (RunId::new(1).ok_or("zero")?, StageName::new("train")?);
+/// let task = |attempt| Ok::<_, sheaf_domain::Error>(TaskId::derive(run, 3, &train, &SiteName::new("berlin")?, attempt));
+/// assert_eq!(task(1)?, task(1)?);
+/// assert_ne!(task(1)?, task(2)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaskId([u8; 16]);
@@ -236,5 +261,91 @@ pub struct VersionRef {
 impl std::fmt::Display for VersionRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}@{}", self.run, self.lineage, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule_of(name: &str) -> Option<&'static str> {
+        match SiteName::new(name) {
+            Ok(_) => None,
+            Err(Error::BadId { rule, .. }) => Some(rule),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_are_plain_short_ascii() {
+        for good in ["a", "7", "site-01", "a.b_c-d", "Berlin", &"x".repeat(64)] {
+            assert_eq!(rule_of(good), None, "{good:?}");
+        }
+        for (bad, rule) in [
+            ("", "empty"),
+            (&*"x".repeat(65), "64"),
+            (".", "start"),
+            ("-x", "start"),
+            ("_x", "start"),
+            ("é", "start"),
+            ("a b", "only"),
+            ("a/b", "only"),
+            ("a\0", "only"),
+            ("ä", "start"),
+            ("bü", "only"),
+            ("a\n", "only"),
+        ] {
+            assert!(rule_of(bad).is_some_and(|broken| broken.contains(rule)), "{bad:?}: {:?}", rule_of(bad));
+        }
+    }
+
+    #[test]
+    fn a_bad_name_is_quoted_only_in_part() {
+        let error = SiteName::new("/".repeat(10_000)).unwrap_err().to_string();
+        assert!(error.len() < 200, "{error}");
+    }
+
+    #[test]
+    fn names_are_checked_when_read_from_json() {
+        assert!(serde_json::from_str::<StageName>("\"train\"").is_ok());
+        for bad in ["\"\"", "\"a b\"", "7", "null"] {
+            assert!(serde_json::from_str::<StageName>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn run_ids_read_back_and_are_never_zero() {
+        let run = RunId::new(u64::MAX).unwrap();
+        assert_eq!(run.to_string().parse(), Ok(run));
+        assert_eq!(serde_json::to_string(&RunId::new(1).unwrap()).unwrap(), "\"0000000000000001\"");
+        for bad in ["", "0", "0000000000000000", "+000000000000001", "000000000000000g", "00000000000000001"]
+        {
+            assert!(bad.parse::<RunId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn task_ids_tell_apart_everything_they_name() {
+        let (run, stage, site) =
+            (RunId::new(1).unwrap(), StageName::new("ab").unwrap(), SiteName::new("c").unwrap());
+        let task = TaskId::derive(run, 1, &stage, &site, 1);
+        assert_eq!(task.to_string().parse(), Ok(task));
+        let others = [
+            TaskId::derive(RunId::new(2).unwrap(), 1, &stage, &site, 1),
+            TaskId::derive(run, 2, &stage, &site, 1),
+            TaskId::derive(run, 1, &stage, &site, 2),
+            TaskId::derive(run, 1, &StageName::new("a").unwrap(), &SiteName::new("bc").unwrap(), 1),
+        ];
+        assert!(others.iter().all(|other| *other != task));
+        for bad in ["", "00", &"0".repeat(31), &"0".repeat(33), &"g".repeat(32)] {
+            assert!(bad.parse::<TaskId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_id_never_changes_between_releases() {
+        let (stage, site) = (StageName::new("train").unwrap(), SiteName::new("site-1").unwrap());
+        let task = TaskId::derive(RunId::new(7).unwrap(), 2, &stage, &site, 1);
+        assert_eq!(task.to_string(), "674103cae58ef193563de5f46d30bb87");
     }
 }

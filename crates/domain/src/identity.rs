@@ -28,6 +28,20 @@ impl Role {
 /// An established identity: (trust domain, name, role).
 ///
 /// Made only by `pki` from a verified credential; revocation is checked per request by the coordinator.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::{Digest, Identity, Role, SiteName};
+///
+/// let identity = Identity {
+///     trust_domain: "hospitals".to_owned(),
+///     name: SiteName::new("berlin")?,
+///     role: Role::Participant,
+///     key_fingerprint: Digest::of(b"its public key"),
+/// };
+/// assert_eq!(identity.role.name(), "participant");
+/// # Ok::<(), sheaf_domain::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// The federation whose CA or registry vouches for it.

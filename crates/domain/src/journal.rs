@@ -62,6 +62,15 @@ pub struct EntryDraft {
 }
 
 /// One entry of a journal.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::{EntryDraft, GENESIS, JournalEntry, JournalId, Timestamp};
+///
+/// let draft = EntryDraft { at: Timestamp::from_millis(7), kind: "note".to_owned(), body: "{}".to_owned() };
+/// let entry = JournalEntry::chain(JournalId::Federation, 1, GENESIS, draft);
+/// assert!(entry.check_follows(JournalId::Federation, (0, GENESIS)).is_ok());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalEntry {
     /// Position in the journal, from 1.
@@ -84,14 +93,8 @@ pub const GENESIS: Digest = Digest::from_bytes([0; 32]);
 impl JournalEntry {
     /// Places `draft` behind the entry `previous` with the sequence number `seq`.
     pub fn chain(journal: JournalId, seq: u64, previous: Digest, draft: EntryDraft) -> JournalEntry {
-        let mut entry = JournalEntry {
-            seq,
-            at: draft.at,
-            kind: draft.kind,
-            body: draft.body,
-            previous,
-            hash: GENESIS,
-        };
+        let mut entry =
+            JournalEntry { seq, at: draft.at, kind: draft.kind, body: draft.body, previous, hash: GENESIS };
         entry.hash = entry.computed_hash(journal);
         entry
     }
@@ -151,11 +154,8 @@ mod tests {
 
     #[test]
     fn a_changed_entry_breaks_the_chain() {
-        let draft = |body: &str| EntryDraft {
-            at: Timestamp::from_millis(7),
-            kind: "note".into(),
-            body: body.into(),
-        };
+        let draft =
+            |body: &str| EntryDraft { at: Timestamp::from_millis(7), kind: "note".into(), body: body.into() };
         let first = JournalEntry::chain(JournalId::Federation, 1, GENESIS, draft("{}"));
         let second = JournalEntry::chain(JournalId::Federation, 2, first.hash, draft("{\"a\":1}"));
         assert_eq!(first.check_follows(JournalId::Federation, (0, GENESIS)), Ok(()));
@@ -165,5 +165,20 @@ mod tests {
         assert!(forged.check_follows(JournalId::Federation, (1, first.hash)).is_err());
         assert!(second.check_follows(JournalId::Federation, (1, second.hash)).is_err());
         assert!(second.check_follows(JournalId::Federation, (0, GENESIS)).is_err());
+    }
+
+    #[test]
+    fn the_hash_of_an_entry_never_changes_between_releases() {
+        let draft = EntryDraft {
+            at: Timestamp::from_millis(1500),
+            kind: "extended".into(),
+            body: "{\"event\":\"extended\",\"rounds\":3}".into(),
+        };
+        let run = JournalId::Run(RunId::new(7).unwrap());
+        let entry = JournalEntry::chain(run, 1, GENESIS, draft);
+        assert_eq!(
+            entry.hash.to_string(),
+            "f3d0d1dd4024a8c6e85db3e39240e7daca8d439368b4992a77271d4c98405846"
+        );
     }
 }

@@ -19,7 +19,7 @@ mod stage;
 mod status;
 
 pub use assignment::{
-    Assignment, InputSlot, Metrics, Outcome, OutputSlot, Refusal, SlotRole, SubmitOutcome, Submission,
+    Assignment, InputSlot, Metrics, Outcome, OutputSlot, Refusal, SlotRole, Submission, SubmitOutcome,
     SubmittedSlot,
 };
 pub use config::{ConfigMap, ConfigValue};
@@ -27,12 +27,12 @@ pub use digest::{Digest, Hasher, ModelHasher};
 pub use error::{Error, ErrorKind};
 pub use id::{LineageName, RunId, SiteName, SlotName, StageName, TaskId, VersionRef};
 pub use identity::{Identity, Role};
-pub use journal::{ChainError, GENESIS, EntryDraft, JournalEntry, JournalId};
+pub use journal::{ChainError, EntryDraft, GENESIS, JournalEntry, JournalId};
 pub use mail::{Mail, MailDraft, MailId, Principal};
 pub use manifest::{ByteSpan, Codec, Manifest, ManifestTensor, PIECE_LEN_DEFAULT, Segment};
 pub use quantity::{ByteSize, Span, Timestamp};
 pub use stage::{
-    AdaptiveKind, ClipBound, CloseRule, FoldRule, Selector, ServerStep, StageFold, StageInput, StageOutput, StageSpec,
-    StageStart, Weight,
+    AdaptiveKind, ClipBound, CloseRule, FoldRule, Selector, ServerStep, StageFold, StageInput, StageOutput,
+    StageSpec, StageStart, Weight,
 };
 pub use status::{Missing, RoundRecord, RunPhase, RunStatus, SiteStatus, Wait};

@@ -35,6 +35,25 @@ impl std::fmt::Display for Principal {
 pub struct MailId(pub u64);
 
 /// A mail not yet posted.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::{MailDraft, Principal, RunId, SiteName, Timestamp};
+///
+/// let run = RunId::new(1).ok_or("zero")?;
+/// let draft = MailDraft {
+///     run,
+///     from: Principal::ServerApp(run),
+///     to: Principal::Participant(SiteName::new("berlin")?),
+///     kind: "train".to_owned(),
+///     correlation: "round-1".to_owned(),
+///     expires_at: Timestamp::from_millis(60_000),
+///     body: None,
+///     header: String::new(),
+/// };
+/// assert!(draft.check().is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailDraft {
     /// The run it belongs to.
@@ -92,4 +111,53 @@ pub struct Mail {
     pub draft: MailDraft,
     /// When it was posted.
     pub posted_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(kind: usize, correlation: usize, header: usize) -> MailDraft {
+        let run = RunId::new(1).unwrap();
+        MailDraft {
+            run,
+            from: Principal::ServerApp(run),
+            to: Principal::Participant(SiteName::new("berlin").unwrap()),
+            kind: "k".repeat(kind),
+            correlation: "c".repeat(correlation),
+            expires_at: Timestamp::from_millis(1),
+            body: None,
+            header: "h".repeat(header),
+        }
+    }
+
+    #[test]
+    fn texts_have_bounds_and_the_refusal_names_the_field() {
+        let (tag, header) = (MailDraft::TAG_LEN_MAX, MailDraft::HEADER_LEN_MAX);
+        assert_eq!(draft(tag, tag, header).check(), Ok(()));
+        for (mail, field) in [
+            (draft(tag + 1, 0, 0), "mail kind of 257 bytes"),
+            (draft(0, tag + 1, 0), "mail correlation of 257 bytes"),
+            (draft(0, 0, header + 1), "mail header of 16385 bytes"),
+        ] {
+            let error = mail.check().unwrap_err();
+            assert!(error.to_string().starts_with(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn principals_are_told_apart_in_text_and_json() {
+        let name = SiteName::new("x").unwrap();
+        let all = [
+            Principal::Participant(name.clone()),
+            Principal::Operator(name),
+            Principal::ServerApp(RunId::new(1).unwrap()),
+        ];
+        let texts: std::collections::BTreeSet<String> = all.iter().map(Principal::to_string).collect();
+        assert_eq!(texts.len(), 3);
+        for principal in all {
+            let json = serde_json::to_string(&principal).unwrap();
+            assert_eq!(serde_json::from_str::<Principal>(&json).unwrap(), principal);
+        }
+    }
 }

@@ -42,6 +42,19 @@ pub struct ManifestTensor {
 }
 
 /// An ordered set of tensors over stored objects.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::{ByteSpan, Digest, Manifest};
+/// use sheaf_tensor::{Dtype, TensorSpec};
+///
+/// let specs = vec![TensorSpec::new("w", Dtype::F32, [3])?];
+/// let manifest = Manifest::over_pieces(specs, 8, &[Digest::of(b"piece 0"), Digest::of(b"piece 1")])?;
+/// manifest.check()?;
+/// assert_eq!(manifest.byte_len(), 12);
+/// assert_eq!(manifest.locate(ByteSpan { offset: 6, len: 4 }).len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Manifest {
     /// How the bytes are to be read.
@@ -213,7 +226,10 @@ impl Manifest {
                 return Some(format!("tensor {:?} is {}, expected {}", want.name, got.dtype, want.dtype));
             }
             if got.shape != want.shape {
-                return Some(format!("tensor {:?} has shape {}, expected {}", want.name, got.shape, want.shape));
+                return Some(format!(
+                    "tensor {:?} has shape {}, expected {}",
+                    want.name, got.shape, want.shape
+                ));
             }
         }
         self.tensors
@@ -266,10 +282,7 @@ mod tests {
         let model = manifest();
         let mut other = manifest();
         other.tensors[2].spec.dtype = Dtype::I8;
-        assert_eq!(
-            other.schema_mismatch(&model).as_deref(),
-            Some("tensor \"b\" is i8, expected u8")
-        );
+        assert_eq!(other.schema_mismatch(&model).as_deref(), Some("tensor \"b\" is i8, expected u8"));
         other.tensors.pop();
         assert_eq!(other.schema_mismatch(&model).as_deref(), Some("tensor \"b\" is missing"));
         assert_eq!(model.schema_mismatch(&model), None);

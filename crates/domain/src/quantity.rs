@@ -5,6 +5,16 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// An instant of our own clock: milliseconds since the Unix epoch.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::{Span, Timestamp};
+///
+/// let start = Timestamp::from_millis(1_000);
+/// let end = start.after(Span::from_secs(30));
+/// assert_eq!(end.since(start), Span::from_secs(30));
+/// assert_eq!(start.since(end), Span::default());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
@@ -29,17 +39,20 @@ impl Timestamp {
 }
 
 /// A length of time in milliseconds, written like `"250ms"`, `"30s"`, `"10m"`, `"12h"`, `"7d"`.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::Span;
+///
+/// assert_eq!("10m".parse(), Ok(Span::from_secs(600)));
+/// assert!("600".parse::<Span>().is_err());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Span(u64);
 
-const SPAN_UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const SPAN_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl Span {
     /// Wraps milliseconds.
@@ -96,6 +109,14 @@ impl From<Span> for String {
 }
 
 /// A number of bytes, written like `"64KiB"`, `"512MiB"`, `"10GB"`, `"100B"`.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::ByteSize;
+///
+/// assert_eq!("64KiB".parse(), Ok(ByteSize::from_bytes(65_536)));
+/// assert_eq!(ByteSize::from_mib(1).to_string(), "1MiB");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ByteSize(u64);

@@ -8,6 +8,17 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use crate::Hasher;
 
 /// A seeded generator.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::rng::SeededRng;
+///
+/// let mut order = [1, 2, 3, 4, 5];
+/// SeededRng::new(7, "batches/1").shuffle(&mut order);
+/// let mut again = [1, 2, 3, 4, 5];
+/// SeededRng::new(7, "batches/1").shuffle(&mut again);
+/// assert_eq!(order, again);
+/// ```
 #[derive(Debug, Clone)]
 pub struct SeededRng(ChaCha8Rng);
 
@@ -102,6 +113,7 @@ mod tests {
         let first: Vec<u64> = (0..3).map(|_| rng.below(1000)).collect();
         let mut again = SeededRng::new(7, "pin");
         let second: Vec<u64> = (0..3).map(|_| again.below(1000)).collect();
+        assert_eq!(first, [372, 176, 162]);
         assert_eq!(first, second);
         assert_ne!(SeededRng::new(7, "a").next_u64(), SeededRng::new(7, "b").next_u64());
     }

@@ -46,12 +46,22 @@ impl RunPhase {
     pub fn reason(&self) -> Option<&str> {
         match self {
             RunPhase::Running => None,
-            RunPhase::Finished { reason } | RunPhase::Stopped { reason } | RunPhase::Failed { reason } => Some(reason),
+            RunPhase::Finished { reason } | RunPhase::Stopped { reason } | RunPhase::Failed { reason } => {
+                Some(reason)
+            }
         }
     }
 }
 
 /// Why a run is not moving on at this moment. Every wait has one.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::Wait;
+///
+/// let wait = Wait::Participants { present: 1, needed: 3 };
+/// assert_eq!(wait.to_string(), "waiting for participants: 1 of 3 present");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "wait")]
 #[non_exhaustive]
@@ -191,7 +201,7 @@ pub struct RunStatus {
     pub sites: Vec<SiteStatus>,
     /// The digest of the newest global model.
     pub model: Option<Digest>,
-    /// The round of the best evaluated model and its metric.
+    /// The version of the global model evaluated best (the round that made it) and its metric.
     pub best: Option<(u32, f64)>,
     /// When it was created.
     pub created_at: Timestamp,

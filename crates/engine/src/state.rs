@@ -17,6 +17,28 @@ use crate::stage::{Seat, SeatState, StageRun, StageState};
 pub(crate) const TASK_MEMORY_ROUNDS: u32 = 8;
 
 /// The state of one run.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::plan::Plan;
+/// use sheaf_domain::{RunId, SiteName, Timestamp};
+/// use sheaf_engine::{Action, Event, RunState, Start};
+///
+/// let plan = "[run]\nname = \"digits\"\nrounds = 1\n[model]\ninit = \"trainer\"\n[strategy]\nkind = \"fedavg\"\n[cohort]\nmin = 1\n";
+/// let created = Event::Created {
+///     run: RunId::new(1).ok_or("zero")?,
+///     plan: Box::new(Plan::parse(plan)?),
+///     start: Start::Trainer,
+/// };
+/// let (mut run, actions) = RunState::create(Timestamp::from_millis(0), &created)?;
+/// assert!(actions.is_empty());
+/// assert_eq!(run.status().waits.len(), 1);
+///
+/// let present = Event::SitePresent { site: SiteName::new("berlin")? };
+/// let actions = run.apply(Timestamp::from_millis(5), &present)?;
+/// assert!(matches!(actions.as_slice(), [Action::Assign(_)]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunState {
     pub(crate) run: RunId,

@@ -20,7 +20,14 @@ pub use submit::{outcome_from_wire, outcome_to_wire, submission_from_wire, submi
 pub use text::{bounded, digest, digests, run, site, task, tasks, version_from_wire, version_to_wire};
 
 /// The generated messages and service stubs of version 1.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::or_fun_call, clippy::missing_errors_doc, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::or_fun_call,
+    clippy::missing_errors_doc,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("sheaf.native.v1");
 }

@@ -29,9 +29,15 @@ pub(crate) enum Ended {
 
 impl PeerIdentity {
     /// The identity, if there is one and its certificate has not ended while the connection lasted.
-    pub(crate) fn caller(peer: Option<&PeerIdentity>, now: Timestamp, ended: Ended) -> Result<Identity, Error> {
+    pub(crate) fn caller(
+        peer: Option<&PeerIdentity>,
+        now: Timestamp,
+        ended: Ended,
+    ) -> Result<Identity, Error> {
         let Some(peer) = peer.and_then(|peer| peer.0.as_ref()) else {
-            return Err(Error::Unauthenticated("a client certificate of this federation is needed".to_owned()));
+            return Err(Error::Unauthenticated(
+                "a client certificate of this federation is needed".to_owned(),
+            ));
         };
         check_end(peer.not_after, now, ended)?;
         Ok(peer.identity.clone())

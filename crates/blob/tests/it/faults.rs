@@ -96,22 +96,40 @@ async fn a_failed_flush_of_the_index_is_made_good_by_a_new_index() {
     }
 }
 
-#[tokio::test]
-async fn room_of_unknown_fate_is_not_used_again_before_the_new_index_is_durable() {
-    for seed in 0..30 {
-        let files = FaultyFiles::new(seed);
-        let store = power::open(&files).await;
-        files.fail(Call::Sync, "index", 0, Other);
-        put(&store, &hold("task/1"), noise(2, 10_000)).await.unwrap_err();
-        // The index cannot be replaced either: the room may still be pointed into.
-        files.fail(Call::SyncDir, "blobs", 0, Other);
+/// An object is refused because of `faults`; then a change fails too where `stuck` says so, so that the index is not
+/// replaced. The room of the object, if it is free, is overwritten, and the power goes.
+async fn refused_then_overwritten(
+    seed: u64,
+    faults: &[(Call, &'static str)],
+    stuck: Option<(Call, &'static str)>,
+) {
+    let files = FaultyFiles::new(seed);
+    let store = power::open(&files).await;
+    faults.iter().for_each(|(call, name)| files.fail(*call, name, 0, Other));
+    put(&store, &hold("task/1"), noise(2, 10_000)).await.unwrap_err();
+    if let Some((call, name)) = stuck {
+        files.fail(call, name, 0, Other);
         store.release(&hold("task/1")).await.unwrap_err();
-        let mut writer = store.writer(&hold("task/2"), 10_000).await.unwrap();
-        writer.write(noise(3, 10_000)).await.unwrap();
-        let store = power::open(&files.after_power_loss()).await;
-        for (digest, _) in store.held(&hold("task/1")).await.unwrap() {
-            store.verify(&digest).await.unwrap();
-        }
+    }
+    let mut writer = store.writer(&hold("task/2"), 300_000).await.unwrap();
+    writer.write(noise(3, 300_000)).await.unwrap();
+    let mut writer = store.writer(&hold("task/2"), 10_000).await.unwrap();
+    writer.write(noise(3, 10_000)).await.unwrap();
+    assert!(writer.finish(Some(sheaf_domain::Digest::of(b"other bytes"))).await.is_err());
+    let store = power::open(&files.after_power_loss()).await;
+    for (digest, _) in store.held(&hold("task/1")).await.unwrap() {
+        store.verify(&digest).await.unwrap_or_else(|error| panic!("seed {seed}, {faults:?}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn room_of_unknown_fate_is_not_used_again_before_the_index_is_certain() {
+    for seed in 0..200 {
+        refused_then_overwritten(seed, &[(Call::Sync, "index")], Some((Call::SyncDir, "blobs"))).await;
+        refused_then_overwritten(seed, &[(Call::Sync, "index")], Some((Call::Write, "index.new"))).await;
+        refused_then_overwritten(seed, &[(Call::Write, "index")], None).await;
+        let torn = [(Call::Write, "index"), (Call::Truncate, "index")];
+        refused_then_overwritten(seed, &torn, Some((Call::Rename, "index"))).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files in memory that fail on request and forget what was not flushed when the power goes.
 //!
-//! Stricter than a disk where it may be: a write that was not flushed survives in any subset of its sectors, a flush
-//! that failed has lost everything it was asked for, and changes of names survive up to an arbitrary one.
+//! A write that was not flushed survives in any subset of its sectors, a flush that failed has lost any part of what
+//! it was asked for, and changes of names survive up to an arbitrary one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -329,8 +329,12 @@ impl RawFile for FaultyFile {
         let torn = match &allowed {
             Ok(()) => bytes.len(),
             Err(_) if world.power_off_at.is_some_and(|at| world.calls > at) => 0,
-            // A write that fails may have written something.
-            Err(_) => usize::try_from(world.rng.below(bytes.len() as u64 + 1)).unwrap(),
+            // A write that fails may have written nothing, something, or all.
+            Err(_) => match world.rng.below(3) {
+                0 => 0,
+                1 => bytes.len(),
+                _ => usize::try_from(world.rng.below(bytes.len() as u64 + 1)).unwrap(),
+            },
         };
         if torn > 0 {
             world.inodes[self.inode].change(Change::Write(offset, bytes[..torn].to_vec()));
@@ -363,14 +367,18 @@ impl RawFile for FaultyFile {
         let allowed = world.enter(Call::Sync, &self.name);
         world.flushes += 1;
         let off = world.power_off_at.is_some_and(|at| world.calls > at);
-        let inode = &mut world.inodes[self.inode];
+        let World { inodes, rng, .. } = &mut *world;
+        let inode = &mut inodes[self.inode];
         match &allowed {
             Ok(()) => {
                 inode.durable.clone_from(&inode.current);
                 inode.changes.clear();
             }
-            // What could not be flushed is dropped; it can still be read, and will never be written.
-            Err(_) if !off => inode.changes.clear(),
+            // Some of it may be on the disk; the rest can still be read, and will never be written.
+            Err(_) if !off => {
+                inode.durable = inode.after_power_loss(rng).durable;
+                inode.changes.clear();
+            }
             Err(_) => {}
         }
         allowed

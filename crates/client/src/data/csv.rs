@@ -10,7 +10,10 @@ pub(super) fn read(text: &str, options: &ReadOptions) -> Result<Dataset, Error> 
         first.split(',').any(|field| field.trim().parse::<f64>().is_err()).then(|| names(first));
     let num_columns = first.split(',').count();
     if num_columns < 2 {
-        return Err(Error::Line { line: 1, reason: "it has one column; features and a label make two".to_owned() });
+        return Err(Error::Line {
+            line: 1,
+            reason: "it has one column; features and a label make two".to_owned(),
+        });
     }
     let label_at = label_column(options, header.as_deref(), num_columns)?;
     if header.is_some() {
@@ -24,15 +27,17 @@ pub(super) fn read(text: &str, options: &ReadOptions) -> Result<Dataset, Error> 
             return Err(bad(format!("it has {got} columns where the first line has {num_columns}")));
         }
         for (column, field) in content.split(',').enumerate() {
-            let value = field
-                .trim()
-                .parse::<f64>()
-                .ok()
-                .filter(|value| value.is_finite())
-                .ok_or_else(|| bad(format!("column {}: {:?} is not a finite number", column + 1, shown(field))))?;
+            let value =
+                field.trim().parse::<f64>().ok().filter(|value| value.is_finite()).ok_or_else(|| {
+                    bad(format!("column {}: {:?} is not a finite number", column + 1, shown(field)))
+                })?;
             if column == label_at {
                 labels.push(label_of(value).ok_or_else(|| {
-                    bad(format!("column {}: {:?} is not the whole number of a class", column + 1, shown(field)))
+                    bad(format!(
+                        "column {}: {:?} is not the whole number of a class",
+                        column + 1,
+                        shown(field)
+                    ))
                 })?);
             } else {
                 features.push(value);
@@ -49,7 +54,8 @@ fn names(line: &str) -> Vec<&str> {
 fn label_column(options: &ReadOptions, header: Option<&[&str]>, num_columns: usize) -> Result<usize, Error> {
     let Some(label) = &options.label else { return Ok(num_columns - 1) };
     let bad = |reason: String| Error::Line { line: 1, reason };
-    let header = header.ok_or_else(|| bad(format!("the label {label:?} is looked for by name, but there is no header")))?;
+    let header = header
+        .ok_or_else(|| bad(format!("the label {label:?} is looked for by name, but there is no header")))?;
     let mut found = header.iter().enumerate().filter(|(_, name)| *name == label);
     match (found.next(), found.next()) {
         (Some((column, _)), None) => Ok(column),

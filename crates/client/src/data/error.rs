@@ -97,7 +97,8 @@ pub enum Error {
     /// More sites than the data allows.
     #[error(
         "{examples} examples cannot be shared out among {sites} sites with at least {} each; at most {sites_max} sites \
-         are possible", super::EXAMPLES_MIN
+         are possible",
+        super::EXAMPLES_MIN
     )]
     TooManySites {
         /// The sites asked for.
@@ -110,7 +111,8 @@ pub enum Error {
     /// A split that never gave every site enough.
     #[error(
         "{draws} splits of {examples} examples among {sites} sites with alpha = {alpha} all left a site under {}; take \
-         fewer sites or a greater alpha", super::EXAMPLES_MIN
+         fewer sites or a greater alpha",
+        super::EXAMPLES_MIN
     )]
     NoSplit {
         /// How many were drawn.

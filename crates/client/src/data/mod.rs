@@ -195,7 +195,12 @@ fn assemble(
 
 /// A label, from a number that should be one.
 fn label_of(value: f64) -> Option<usize> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number below CLASSES_MAX")]
-    let label = (value >= 0.0 && value.fract() == 0.0 && value < CLASSES_MAX as f64).then_some(value as usize);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number below CLASSES_MAX"
+    )]
+    let label =
+        (value >= 0.0 && value.fract() == 0.0 && value < CLASSES_MAX as f64).then_some(value as usize);
     label
 }

@@ -24,7 +24,8 @@ pub(super) fn read(file: Bytes, options: &ReadOptions) -> Result<Dataset, Error>
         .into_iter()
         .enumerate()
         .map(|(row, value)| {
-            label_of(value).ok_or_else(|| bad("y", format!("{value} at index {row} is not the number of a class")))
+            label_of(value)
+                .ok_or_else(|| bad("y", format!("{value} at index {row} is not the number of a class")))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let features = x.to_f64()?;

@@ -31,7 +31,12 @@ const DRAWS_MAX: u32 = 10_000;
 /// Hsu 2019, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification"
 /// (<https://arxiv.org/abs/1909.06335>), in the per-class form of Yurochkin 2019, "Bayesian Nonparametric Federated
 /// Learning of Neural Networks" (<https://arxiv.org/abs/1905.12022>), section 4.
-pub fn dirichlet(labels: &[usize], num_sites: usize, alpha: f64, seed: u64) -> Result<Vec<Vec<usize>>, Error> {
+pub fn dirichlet(
+    labels: &[usize],
+    num_sites: usize,
+    alpha: f64,
+    seed: u64,
+) -> Result<Vec<Vec<usize>>, Error> {
     if !(alpha > 0.0 && alpha.is_finite()) {
         return Err(Error::Parameter { name: "alpha", value: alpha, range: "a positive number" });
     }
@@ -59,11 +64,19 @@ pub fn dirichlet(labels: &[usize], num_sites: usize, alpha: f64, seed: u64) -> R
 /// # Errors
 /// [`Error::Parameter`] for a share that leaves nothing on one side.
 pub fn split_holdout(num_rows: usize, share: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>), Error> {
-    let bad = Error::Parameter { name: "holdout share", value: share, range: "a share that leaves rows on both sides" };
+    let bad = Error::Parameter {
+        name: "holdout share",
+        value: share,
+        range: "a share that leaves rows on both sides",
+    };
     if !(0.0..1.0).contains(&share) {
         return Err(bad);
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share in [0, 1) of a count")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share in [0, 1) of a count"
+    )]
     let num_held = (share * num_rows as f64).round() as usize;
     if num_held == 0 || num_held >= num_rows {
         return Err(bad);

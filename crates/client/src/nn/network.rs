@@ -73,7 +73,9 @@ impl Network {
     /// [`Error::Schema`] when they are not those of such a model, or not finite.
     pub fn from_params(params: &ParamSet) -> Result<Network, Error> {
         if params.is_empty() || !params.len().is_multiple_of(2) {
-            return Err(Error::Schema { reason: format!("it has {} tensors, not a weight and a bias a layer", params.len()) });
+            return Err(Error::Schema {
+                reason: format!("it has {} tensors, not a weight and a bias a layer", params.len()),
+            });
         }
         let mut layers: Vec<Layer> = Vec::new();
         for idx in 0..params.len() / 2 {
@@ -81,7 +83,8 @@ impl Network {
             if let Some(before) = layers.last()
                 && before.bias.len() != layer.num_inputs
             {
-                let reason = format!("layer {idx} takes {} inputs of {}", layer.num_inputs, before.bias.len());
+                let reason =
+                    format!("layer {idx} takes {} inputs of {}", layer.num_inputs, before.bias.len());
                 return Err(Error::Schema { reason });
             }
             layers.push(layer);
@@ -140,7 +143,11 @@ impl Network {
     /// Refuses data the model is not for. Data of fewer classes will do: a site need not have seen them all.
     pub(super) fn check_fits(&self, data: &Dataset) -> Result<(), Error> {
         if self.num_features() != data.num_features() {
-            return Err(Error::Mismatch { what: "features", model: self.num_features(), data: data.num_features() });
+            return Err(Error::Mismatch {
+                what: "features",
+                model: self.num_features(),
+                data: data.num_features(),
+            });
         }
         let classes_seen = data.labels().iter().max().map_or(0, |label| label + 1);
         if classes_seen > self.num_classes() {
@@ -150,7 +157,13 @@ impl Network {
     }
 
     /// Adds the gradient of the loss of one example to `gradient`, and gives the loss.
-    pub(super) fn add_gradient(&self, row: &[f64], label: usize, pass: &mut Pass, gradient: &mut Network) -> f64 {
+    pub(super) fn add_gradient(
+        &self,
+        row: &[f64],
+        label: usize,
+        pass: &mut Pass,
+        gradient: &mut Network,
+    ) -> f64 {
         pass.forward(self, row);
         let loss = softmax(pass.logits_mut(), label);
         let mut delta = pass.logits().to_vec();
@@ -207,7 +220,9 @@ impl Layer {
             return Err(Error::Schema { reason: format!("layer {idx} is not a matrix and a vector") });
         };
         if outputs != biases || outputs == 0 || inputs == 0 {
-            return Err(Error::Schema { reason: format!("layer {idx} has {outputs} rows and {biases} biases") });
+            return Err(Error::Schema {
+                reason: format!("layer {idx} has {outputs} rows and {biases} biases"),
+            });
         }
         let layer = Layer {
             num_inputs: usize::try_from(inputs).unwrap_or(usize::MAX),
@@ -221,7 +236,9 @@ impl Layer {
     }
 
     fn forward(&self, input: &[f64], output: &mut [f64]) {
-        for ((output, row), bias) in output.iter_mut().zip(self.weight.chunks_exact(self.num_inputs)).zip(&self.bias) {
+        for ((output, row), bias) in
+            output.iter_mut().zip(self.weight.chunks_exact(self.num_inputs)).zip(&self.bias)
+        {
             *output = bias + dot(row, input);
         }
     }

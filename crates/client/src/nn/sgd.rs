@@ -35,7 +35,14 @@ pub struct Sgd {
 impl Default for Sgd {
     /// One epoch of batches of 32 at learning rate 0.1, without anything else.
     fn default() -> Sgd {
-        Sgd { epochs: 1, batch_size: 32, learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0, proximal_mu: 0.0 }
+        Sgd {
+            epochs: 1,
+            batch_size: 32,
+            learning_rate: 0.1,
+            momentum: 0.0,
+            weight_decay: 0.0,
+            proximal_mu: 0.0,
+        }
     }
 }
 
@@ -81,9 +88,17 @@ impl Sgd {
         }
     }
 
-    fn step(&self, network: &mut Network, start: &Network, velocity: &mut Network, gradient: &Network, count: usize) {
+    fn step(
+        &self,
+        network: &mut Network,
+        start: &Network,
+        velocity: &mut Network,
+        gradient: &Network,
+        count: usize,
+    ) {
         let count = count as f64;
-        let tensors = network.slices_mut().zip(start.slices()).zip(velocity.slices_mut()).zip(gradient.slices());
+        let tensors =
+            network.slices_mut().zip(start.slices()).zip(velocity.slices_mut()).zip(gradient.slices());
         for (((weights, starts), velocities), sums) in tensors {
             for (((w, w0), v), sum) in weights.iter_mut().zip(starts).zip(velocities).zip(sums) {
                 let g = sum / count + self.weight_decay * *w + self.proximal_mu * (*w - w0);

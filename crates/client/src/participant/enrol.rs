@@ -122,12 +122,8 @@ pub(crate) async fn renew(link: &Link, home: &Home, now: Timestamp) -> Result<Ti
     let reply = link.for_renewal()?.renew(request).await?;
     let certificate = reply.certificate.ok_or_else(|| Error::bad_answer("renew", "no certificate"))?;
     let not_after = checked(&certificate, link.key())?;
-    let renewed = Enrolled {
-        obtained_at: now,
-        not_after,
-        certificate_pem: certificate.certificate_pem,
-        ..enrolled
-    };
+    let renewed =
+        Enrolled { obtained_at: now, not_after, certificate_pem: certificate.certificate_pem, ..enrolled };
     home.keep(&renewed)?;
     link.renewed(renewed)?;
     Ok(not_after)

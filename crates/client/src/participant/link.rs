@@ -8,9 +8,7 @@ use sheaf_runtime::{Clock, Entropy};
 
 use super::home::Enrolled;
 use crate::Error;
-use crate::transport::{
-    Address, GrpcTransport, HttpsTransport, ProxySettings, Signing, Timeouts, Transport,
-};
+use crate::transport::{Address, GrpcTransport, HttpsTransport, ProxySettings, Signing, Timeouts, Transport};
 
 /// Which transport a participant uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -219,7 +217,7 @@ impl Link {
 }
 
 fn server(state: &State) -> Result<&str, Error> {
-    let server = state.enrolled.servers.get(state.server_idx).or(state.enrolled.servers.first());
+    let server = state.enrolled.servers.get(state.server_idx).or_else(|| state.enrolled.servers.first());
     server.map(String::as_str).ok_or_else(|| Error::setting("servers", "there is none"))
 }
 

@@ -150,7 +150,9 @@ impl Participant {
     }
 }
 
-fn side(task: impl Future<Output = ()> + Send + 'static) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+fn side(
+    task: impl Future<Output = ()> + Send + 'static,
+) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(task)
 }
 
@@ -186,8 +188,7 @@ async fn take_work(state: &Arc<State>, tasks_max: usize) {
                 state.answered();
                 let mut place = Some(place);
                 for order in orders {
-                    let Some(place) =
-                        place.take().or_else(|| Arc::clone(&places).try_acquire_owned().ok())
+                    let Some(place) = place.take().or_else(|| Arc::clone(&places).try_acquire_owned().ok())
                     else {
                         break;
                     };
@@ -218,7 +219,15 @@ async fn next(state: &State) -> Result<Vec<Order>, Error> {
     for withdrawn in &reply.withdrawn {
         state.withdraw(Withdrawal::from_wire(withdrawn).map_err(bad)?);
     }
-    reply.work.iter().map(|order| Order::from_wire(order).map_err(bad)).collect()
+    let site = state.link.enrolled().site;
+    let orders = reply.work.iter().map(|order| {
+        let order = Order::from_wire(order).map_err(bad)?;
+        if order.assignment.site != site {
+            return Err(Error::bad_answer("next", format!("work of site {}", order.assignment.site)));
+        }
+        Ok(order)
+    });
+    orders.collect()
 }
 
 async fn leave(state: &State) {

@@ -97,9 +97,8 @@ impl StoredResult {
     /// The submission it makes.
     pub(crate) fn submission(&self) -> Result<Submission, Error> {
         let slots = self.slots.iter().map(|stored| {
-            let manifest =
-                Manifest::over_pieces(stored.tensors.clone(), stored.piece_len, &stored.pieces)
-                    .map_err(|error| Error::Internal(error.to_string()))?;
+            let manifest = Manifest::over_pieces(stored.tensors.clone(), stored.piece_len, &stored.pieces)
+                .map_err(|error| Error::Internal(error.to_string()))?;
             Ok(SubmittedSlot { slot: stored.slot.clone(), manifest })
         });
         Ok(Submission {

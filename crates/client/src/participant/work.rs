@@ -127,7 +127,9 @@ fn check(done: &Done) -> Result<(), String> {
         return Err(format!("the trainer's num_examples of {} is not a finite number", done.num_examples));
     }
     match done.metrics.iter().find(|(_, value)| !value.is_finite()) {
-        Some((name, value)) => Err(format!("the trainer's metric {name:?} of {value} is not a finite number")),
+        Some((name, value)) => {
+            Err(format!("the trainer's metric {name:?} of {value} is not a finite number"))
+        }
         None => Ok(()),
     }
 }
@@ -177,7 +179,8 @@ async fn fail(state: &State, task: TaskId, reason: String) {
     state.events.emit(Event::Failed { task, reason: reason.clone() });
     let request = v1::FailRequest { task: task.to_string(), reason };
     let transport = state.link.transport();
-    if let Err(error) = state.retry.run(|| transport.fail(request.clone())).await {
+    let told = state.stop.run_until_cancelled(state.retry.run(|| transport.fail(request.clone()))).await;
+    if let Some(Err(error)) = told {
         tracing::warn!(%task, %error, "the server could not be told that a task failed");
     }
 }

@@ -159,10 +159,14 @@ impl BuiltinSpec {
             ReadOptions { label: self.label.clone(), num_classes: self.num_classes, scale: self.scale };
         let data = Dataset::open(&base.join(&self.data), &options)?;
         match (&self.test, self.holdout) {
-            (Some(_), Some(_)) => Err(Error::setting("holdout", "there is a `test` set already; keep one of the two")),
+            (Some(_), Some(_)) => {
+                Err(Error::setting("holdout", "there is a `test` set already; keep one of the two"))
+            }
             (Some(test), None) => Ok((data, Some(Dataset::open(&base.join(test), &options)?))),
             // The same rows for every run, so that no model is ever evaluated on what another was trained on.
-            (None, Some(share)) => data.split(share, 0).map(|(train, test)| (train, Some(test))).map_err(Error::from),
+            (None, Some(share)) => {
+                data.split(share, 0).map(|(train, test)| (train, Some(test))).map_err(Error::from)
+            }
             (None, None) => Ok((data, None)),
         }
     }
@@ -213,7 +217,10 @@ impl Keys<'_> {
             Some(key) => {
                 let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 let (kind, stage) = (self.kind.name(), self.stage);
-                Err(Error::config(key, format!("the built-in {kind} does not know it in its {stage} stage, which has {has}")))
+                Err(Error::config(
+                    key,
+                    format!("the built-in {kind} does not know it in its {stage} stage, which has {has}"),
+                ))
             }
         }
     }
@@ -223,7 +230,8 @@ impl Keys<'_> {
         let default = Sgd::default();
         let epochs = self.whole("epochs", 1, 1)?;
         let sgd = Sgd {
-            epochs: u32::try_from(epochs).map_err(|_| Error::config("epochs", format!("{epochs} is too many")))?,
+            epochs: u32::try_from(epochs)
+                .map_err(|_| Error::config("epochs", format!("{epochs} is too many")))?,
             batch_size: self.whole("batch_size", default.batch_size, 0)?,
             learning_rate: self.real("learning_rate", default.learning_rate)?,
             momentum: self.real("momentum", default.momentum)?,
@@ -246,11 +254,9 @@ impl Keys<'_> {
 
     fn whole(&self, key: &str, default: usize, min: usize) -> Result<usize, Error> {
         let Some(value) = self.config.get(key) else { return Ok(default) };
-        value
-            .as_i64()
-            .and_then(|value| usize::try_from(value).ok())
-            .filter(|value| *value >= min)
-            .ok_or_else(|| Error::config(key, format!("{} is not a whole number of at least {min}", shown(value))))
+        value.as_i64().and_then(|value| usize::try_from(value).ok()).filter(|value| *value >= min).ok_or_else(
+            || Error::config(key, format!("{} is not a whole number of at least {min}", shown(value))),
+        )
     }
 
     fn real(&self, key: &str, default: f64) -> Result<f64, Error> {

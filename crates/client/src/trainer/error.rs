@@ -95,7 +95,9 @@ impl Error {
             Error::Data(error) => error.kind(),
             Error::Model(error) => error.kind(),
             Error::TimedOut { .. } => ErrorKind::Timeout,
-            Error::Failed { .. } | Error::Output { .. } | Error::File { .. } | Error::Cut(_) => ErrorKind::Internal,
+            Error::Failed { .. } | Error::Output { .. } | Error::File { .. } | Error::Cut(_) => {
+                ErrorKind::Internal
+            }
         }
     }
 
@@ -112,7 +114,10 @@ impl Error {
         Error::Setting { setting: setting.into(), reason: reason.into() }
     }
 
-    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
         move |source| Error::File { action, path, source }
     }

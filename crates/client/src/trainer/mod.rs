@@ -9,6 +9,8 @@ mod error;
 mod exec;
 mod policy;
 mod site;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -55,7 +55,10 @@ impl SitePolicy {
         if let Some(runs) = &self.runs {
             let id = run.to_string();
             if !runs.iter().any(|pattern| *pattern == id || matches(pattern, run_name)) {
-                return Err(refused(format!("run {run_name:?}"), "it is not among the runs this site accepts"));
+                return Err(refused(
+                    format!("run {run_name:?}"),
+                    "it is not among the runs this site accepts",
+                ));
             }
         }
         if let Some(trainers) = &self.trainers

@@ -95,7 +95,9 @@ impl Trainers {
         let mut by_name = BTreeMap::new();
         for (name, spec) in specs {
             let trainer = spec.open(base, compute).map_err(|error| match error {
-                Error::Setting { setting, reason } => Error::Setting { setting: format!("{name}.{setting}"), reason },
+                Error::Setting { setting, reason } => {
+                    Error::Setting { setting: format!("{name}.{setting}"), reason }
+                }
                 other => other,
             })?;
             by_name.insert(name.clone(), trainer);
@@ -118,9 +120,9 @@ impl Trainers {
                 return Err(Error::config("trainer", reason));
             }
         };
-        found
-            .map(|(name, trainer)| (name.as_str(), trainer))
-            .ok_or_else(|| Error::config("trainer", format!("the site has no such trainer; it has {}", names())))
+        found.map(|(name, trainer)| (name.as_str(), trainer)).ok_or_else(|| {
+            Error::config("trainer", format!("the site has no such trainer; it has {}", names()))
+        })
     }
 
     /// Refuses work this site does not do; gives the trainer that would do it.
@@ -164,7 +166,9 @@ impl Worker for Trainers {
             ([], _) => Vec::new(),
             ([output], Some(model)) => vec![(output.slot.clone(), model)],
             ([output], None) => return Err(format!("the trainer made nothing for slot {}", output.slot)),
-            (more, _) => return Err(format!("the task wants {} outputs; a trainer makes one model", more.len())),
+            (more, _) => {
+                return Err(format!("the task wants {} outputs; a trainer makes one model", more.len()));
+            }
         };
         Ok(Done { outputs, num_examples: result.num_examples, metrics: result.metrics })
     }

@@ -85,7 +85,6 @@ impl Dialer {
         Dialer { address, proxy, tls: Arc::new(tls), timeout }
     }
 
-
     /// Opens a connection within the time allowed.
     pub(super) async fn connect(&self) -> Result<TokioIo<Secured>, Error> {
         match tokio::time::timeout(self.timeout.as_duration(), self.open()).await {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sheaf_domain::{Digest, ErrorKind, Span, TaskId, VersionRef};
 use sheaf_messages::v1::participant_client::ParticipantClient;
-use sheaf_messages::{bounds, version_to_wire, v1};
+use sheaf_messages::{bounds, v1, version_to_wire};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 use tower::service_fn;
@@ -79,8 +79,7 @@ impl Transport for GrpcTransport {
     }
 
     async fn next(&self, request: v1::NextRequest) -> Result<v1::NextReply, Error> {
-        let after =
-            Span::from_millis(self.timeouts.control.as_millis().saturating_add(request.hold_ms));
+        let after = Span::from_millis(self.timeouts.control.as_millis().saturating_add(request.hold_ms));
         self.call("next", after, self.client.clone().next(request)).await
     }
 

@@ -25,11 +25,8 @@ use crate::Error;
 type Opened = std::pin::Pin<
     Box<dyn Future<Output = Result<hyper_util::rt::TokioIo<super::dial::Secured>, Error>> + Send>,
 >;
-type Connector = tower::util::BoxCloneSyncService<
-    http::Uri,
-    hyper_util::rt::TokioIo<super::dial::Secured>,
-    Error,
->;
+type Connector =
+    tower::util::BoxCloneSyncService<http::Uri, hyper_util::rt::TokioIo<super::dial::Secured>, Error>;
 
 /// The HTTPS transport.
 #[derive(Clone)]
@@ -202,8 +199,7 @@ impl Transport for HttpsTransport {
     }
 
     async fn next(&self, request: v1::NextRequest) -> Result<v1::NextReply, Error> {
-        let after =
-            Span::from_millis(self.timeouts.control.as_millis().saturating_add(request.hold_ms));
+        let after = Span::from_millis(self.timeouts.control.as_millis().saturating_add(request.hold_ms));
         self.control("next", &request, after).await
     }
 
@@ -260,7 +256,8 @@ impl Transport for HttpsTransport {
 /// What an answer other than success means: the server's own word for it, or that something else answered.
 fn refusal(call: &'static str, address: &Address, status: StatusCode, body: &[u8]) -> Error {
     let said: Option<Said> = serde_json::from_slice(body).ok();
-    if let Some((said, kind)) = said.and_then(|said| ErrorKind::from_name(&said.error.kind).map(|kind| (said, kind)))
+    if let Some((said, kind)) =
+        said.and_then(|said| ErrorKind::from_name(&said.error.kind).map(|kind| (said, kind)))
     {
         return Error::Refused {
             kind,

@@ -80,8 +80,10 @@ impl ProxySettings {
 }
 
 async fn open(address: &Address) -> Result<TcpStream, Error> {
-    let unreachable =
-        |error: std::io::Error| Error::Unreachable { address: address.to_string(), reason: error.to_string() };
+    let unreachable = |error: std::io::Error| Error::Unreachable {
+        address: address.to_string(),
+        reason: error.to_string(),
+    };
     let stream = TcpStream::connect((address.host(), address.port())).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     Ok(stream)

@@ -86,7 +86,11 @@ mod tests {
 
     fn retry(clock: &Arc<ManualClock>) -> Retry {
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
-        let policy = RetryPolicy { pause: Span::from_millis(1), pause_max: Span::from_millis(2), ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            pause: Span::from_millis(1),
+            pause_max: Span::from_millis(2),
+            ..RetryPolicy::default()
+        };
         Retry { policy, clock, entropy: SeededEntropy::shared(1) }
     }
 

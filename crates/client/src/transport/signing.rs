@@ -55,7 +55,10 @@ impl Signing {
         let before = self.offset_ms.swap(offset, Ordering::Relaxed);
         let moved = before.saturating_sub(offset).saturating_abs();
         if moved > SKEW_TOLD {
-            tracing::warn!(offset_ms = offset, "this machine's clock differs from the server's; signing by the server's");
+            tracing::warn!(
+                offset_ms = offset,
+                "this machine's clock differs from the server's; signing by the server's"
+            );
         }
         moved > SKEW_TOLD
     }

@@ -3,26 +3,39 @@
 //! Each call takes the caller's established identity and checks role, revocation and the ownership of every id itself.
 
 mod enrolment;
+mod mail;
+mod membership;
+mod models;
 mod operator;
+mod overview;
 mod records;
 mod sites;
 mod submissions;
 mod uploads;
 
+use std::future::Future;
 use std::sync::Arc;
 
-use sheaf_domain::{Digest, Identity, JournalId, Role, SiteName};
+use sheaf_domain::{Digest, EntryDraft, Identity, JournalId, Role, SiteName};
 use sheaf_store::SignedHead;
+use tokio::sync::oneshot;
 
 use crate::Error;
+use crate::command::Command;
+use crate::incidents::Kind;
 use crate::registry::SiteKeyFacts;
 use crate::shared::Shared;
 
-pub use enrolment::{Certificate, Enrolment, InviteRequest};
-pub use operator::{CreateRun, ModelRef, SiteOverview, Which};
+pub use enrolment::{Certificate, Enrolment};
+pub use membership::InviteRequest;
+pub use models::{ModelRef, Which};
+pub use operator::CreateRun;
+pub use overview::SiteOverview;
 pub use records::{BLOBS_DIR, BackupReport, COMPLETE_FILE, STATE_FILE};
 pub use sites::{Beat, BeatReply, Delivery, WorkOrder};
 pub use uploads::Upload;
+
+pub(crate) use mail::{expired_mail, waiting_mail};
 
 /// A handle on the coordinator.
 #[derive(Debug, Clone)]
@@ -38,9 +51,16 @@ impl Handle {
     /// Checks from memory that `who` may act in `role` now.
     ///
     /// # Errors
-    /// Permission denied, saying why: another role, not enrolled, revoked, waiting for approval, another key.
+    /// Permission denied, saying why: another role, not enrolled, revoked, waiting for approval, another key. A known site's
+    /// refusal is noted where operators see it.
     pub fn authorise(&self, who: &Identity, role: Role) -> Result<(), Error> {
-        self.shared.registry.authorise(who, role)
+        let authorised = self.shared.registry.authorise(who, role);
+        if let Err(error) = &authorised
+            && self.shared.registry.site(&who.name).is_some()
+        {
+            self.shared.incident(&who.name, Kind::AccessRefused, None, &error.to_string());
+        }
+        authorised
     }
 
     /// Resolves when the site is revoked; front-ends end its live connections then.
@@ -66,6 +86,31 @@ impl Handle {
     /// The trust domain identities belong to.
     pub fn trust_domain(&self) -> &str {
         self.shared.ca.trust_domain()
+    }
+
+    /// Carries out `work` to its end, also if the caller does not stay to hear of it.
+    pub(crate) async fn to_the_end<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let done = self.shared.scope.spawn(work).await;
+        done.map_err(|_| Error::internal("the work was cut off by a fault of the server"))?
+    }
+
+    /// Writes an entry of the federation's own journal and waits until it is durable.
+    pub(crate) async fn federation_entry(&self, kind: &str, body: &serde_json::Value) -> Result<(), Error> {
+        let draft = EntryDraft { at: self.shared.clock.now(), kind: kind.to_owned(), body: body.to_string() };
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::Federation { draft, reply: Some(reply) }).await?;
+        answer.await.map_err(|_| Error::shutting_down())?
+    }
+
+    /// Waits until everything that was applied so far is durable or undone.
+    pub(crate) async fn settle(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.send(Command::Settle { reply }).await?;
+        answer.await.map_err(|_| Error::shutting_down())?
     }
 
     /// How long a request for work may be held.

@@ -1,10 +1,12 @@
 //! What is on record: journals, signed heads, replay, backup.
 
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sheaf_blob::BlobStore;
-use sheaf_domain::{Identity, JournalEntry, JournalId, Role, RunId, Span};
+use sheaf_domain::{ErrorKind, Identity, JournalEntry, JournalId, Role, RunId, Span};
 use sheaf_store::SignedHead;
 
 use crate::shared::RELEASE_PERMITS;
@@ -47,7 +49,7 @@ impl Handle {
         let deadline = tokio::time::Instant::now() + hold.min(self.shared.settings.hold_max).as_duration();
         loop {
             newest.mark_unchanged();
-            let entries = self.shared.store.entries(journal, after_seq, limit.min(ENTRIES_MAX)).await?;
+            let entries = self.shared.store.entries(journal, after_seq, limit.clamp(1, ENTRIES_MAX)).await?;
             if !entries.is_empty() {
                 return Ok(entries);
             }
@@ -93,25 +95,45 @@ impl Handle {
     /// Runs go on meanwhile; only freeing of bytes waits.
     ///
     /// # Errors
-    /// Conflict when the directory exists; when something cannot be read or written.
+    /// Conflict when the directory exists; when something cannot be read or written, nothing is left then.
     /// # Cancel safety
-    /// A dropped call leaves an incomplete directory, which `restore` refuses.
+    /// A dropped call is carried out nevertheless.
     pub async fn backup(&self, who: &Identity, dir: PathBuf) -> Result<BackupReport, Error> {
         self.authorise(who, Role::Operator)?;
-        let failed = |what: &str, error: std::io::Error| {
-            Error::new(sheaf_domain::ErrorKind::InvalidArgument, format!("{what} {}: {error}", dir.display()))
-        };
-        std::fs::create_dir(&dir).map_err(|error| failed("cannot make the directory", error))?;
+        let handle = self.clone();
+        let made = dir.clone();
+        let make = move || std::fs::DirBuilder::new().mode(0o700).create(&made);
+        self.shared.compute.run(make).await?.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::conflict(format!("{} exists already", dir.display())),
+            _ => failed("make", &dir, &error),
+        })?;
+        // To its end or not at all, whether or not the caller stays.
+        self.to_the_end(async move {
+            let copied = handle.copy_all(&dir).await;
+            if copied.is_err() {
+                let dir = dir.clone();
+                let _ = handle.shared.compute.run(move || std::fs::remove_dir_all(dir)).await;
+            }
+            copied
+        })
+        .await
+    }
+
+    async fn copy_all(&self, dir: &Path) -> Result<BackupReport, Error> {
         let nothing_is_freed = self.shared.release_gate.acquire_many(RELEASE_PERMITS).await;
+        // The journals first: whatever they refer to is stored by then, and stays while it is copied.
         self.shared.store.backup_to(&dir.join(STATE_FILE)).await?;
-        let report = self.copy_objects(&dir).await?;
+        let report = self.copy_objects(dir).await?;
         drop(nothing_is_freed);
-        for (from, name) in &self.shared.settings.backup_files {
-            let to = dir.join(name);
-            copy_tree(from, &to).map_err(|error| failed("cannot copy into", error))?;
-        }
-        // Written last: a directory without it is an unfinished backup.
-        std::fs::write(dir.join(COMPLETE_FILE), "sheaf backup 1\n").map_err(|error| failed("cannot write in", error))?;
+        let (files, dir) = (self.shared.settings.backup_files.clone(), dir.to_owned());
+        let finish = move || {
+            for (from, name) in &files {
+                copy_tree(from, &dir.join(name)).map_err(|error| failed("copy into", &dir, &error))?;
+            }
+            // Written last: a directory without it is an unfinished backup.
+            mark_complete(&dir).map_err(|error| failed("write in", &dir, &error))
+        };
+        self.shared.compute.run(finish).await??;
         Ok(report)
     }
 
@@ -149,12 +171,23 @@ pub const COMPLETE_FILE: &str = "BACKUP_COMPLETE";
 /// How much of an object is copied at once, in bytes.
 const COPY_LEN: u64 = 1024 * 1024;
 
+fn failed(what: &str, dir: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("cannot {what} {}: {error}", dir.display()))
+}
+
+fn mark_complete(dir: &Path) -> std::io::Result<()> {
+    let mut mark = std::fs::File::create_new(dir.join(COMPLETE_FILE))?;
+    mark.write_all(b"sheaf backup 1\n")?;
+    mark.sync_all()?;
+    std::fs::File::open(dir)?.sync_all()
+}
+
 fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
     if !from.is_dir() {
         // `fs::copy` keeps the permissions: keys stay private.
         return std::fs::copy(from, to).map(drop);
     }
-    std::fs::create_dir_all(to)?;
+    std::fs::DirBuilder::new().mode(0o700).recursive(true).create(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         copy_tree(&entry.path(), &to.join(entry.file_name()))?;

@@ -98,7 +98,7 @@ impl Handle {
             tokio::select! {
                 biased;
                 () = self.shared.scope.cancelled() => return Ok(Vec::new()),
-                () = self.revoked(&who.name) => self.authorise(who, Role::Participant)?,
+                refused = self.shared.registry.shut_out(who) => return Err(refused),
                 _ = changes.changed() => {}
                 () = tokio::time::sleep_until(deadline) => return Ok(Vec::new()),
             }
@@ -173,7 +173,7 @@ impl Handle {
             return Err(Error::invalid(format!("a read of {} bytes exceeds the limit of {READ_LEN_MAX}", span.len)));
         }
         let manifest = self.manifest(who, version).await?;
-        let bytes = models::read(&*self.shared.blob, &manifest, span).await?;
+        let bytes = models::read_once(&*self.shared.blob, &manifest, span).await?;
         if who.role == Role::Participant {
             self.touch(&who.name, None).await?;
         }
@@ -186,22 +186,36 @@ impl Handle {
     /// # Errors
     /// Permission denied.
     /// # Cancel safety
-    /// Safe: a dropped call may still count.
+    /// Safe: a dropped call has counted wholly or not at all.
     pub async fn leave(&self, who: &Identity) -> Result<(), Error> {
         self.authorise(who, Role::Participant)?;
+        let permit = self.shared.commands.reserve().await.map_err(|_| Error::shutting_down())?;
         if self.shared.presence.leave(&who.name) {
-            let gone = Command::Gone { site: who.name.clone(), reason: "it left".to_owned(), revoked: false };
-            self.shared.send(gone).await?;
+            tracing::info!(site = %who.name, "participant left");
+            permit.send(Command::Gone { site: who.name.clone(), reason: "it left".to_owned() });
         }
         Ok(())
     }
 
     /// Notes a sign of life; a participant that was not present becomes so in every run.
     pub(crate) async fn touch(&self, site: &SiteName, client: Option<&str>) -> Result<(), Error> {
-        let (monotonic, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
-        if self.shared.presence.touch(site, monotonic, wall, client) {
-            tracing::info!(%site, "participant present");
-            self.shared.send(Command::Present { site: site.clone() }).await?;
+        let shared = &self.shared;
+        // A place in the queue comes first: who counts as present has been or will be reported.
+        let permit = match shared.presence.is_present(site) {
+            true => None,
+            false => Some(shared.commands.reserve().await.map_err(|_| Error::shutting_down())?),
+        };
+        let came = shared.presence.touch(site, shared.clock.monotonic(), shared.clock.now(), client);
+        match permit {
+            Some(permit) if came => {
+                tracing::info!(%site, "participant present");
+                permit.send(Command::Present { site: site.clone() });
+            }
+            // It fell silent in between: counted out again, its next request brings it back.
+            None if came => {
+                shared.presence.leave(site);
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Submissions: through the gate, into the journal, then acknowledged.
 
-use sheaf_domain::{Identity, Role, SubmitOutcome, Submission, TaskId};
+use sheaf_domain::{Identity, Refusal, Role, RunId, SubmitOutcome, Submission, TaskId};
 use sheaf_engine::{Event, TaskStanding};
 use sheaf_telemetry::names;
 use tokio::sync::oneshot;
@@ -22,29 +22,52 @@ impl Handle {
     pub async fn submit(&self, who: &Identity, submission: Submission) -> Result<SubmitOutcome, Error> {
         self.authorise(who, Role::Participant)?;
         self.touch(&who.name, None).await?;
-        let (run, standing) = self.find_task(&who.name, submission.task)?;
+        let task = submission.task;
+        let (run, standing) = self.find_task(&who.name, task)?;
         if let TaskStanding::Open(assignment) = &standing {
+            let gate = self.shared.gates.acquire().await.map_err(|_| Error::shutting_down())?;
             let examples_max = self.shared.with_run(run, |state| state.plan().cohort.examples_max)?;
-            let refusal = gate::check(&self.shared, assignment, &submission, examples_max).await?;
-            if let Err(refusal) = refusal {
-                tracing::warn!(%run, site = %who.name, task = %submission.task, %refusal, "submission refused");
-                let (task, site) = (submission.task, who.name.clone());
-                let event = Event::Refused { task, site, refusal: refusal.clone() };
-                return match self.journal_event(run, event).await {
-                    Ok(()) => Ok(outcome(SubmitOutcome::Refused { refusal })),
-                    // The task closed while the gate was reading.
-                    Err(error) if error.kind() == sheaf_domain::ErrorKind::Conflict => {
-                        Ok(outcome(SubmitOutcome::TooLate { reason: error.to_string() }))
-                    }
-                    Err(error) => Err(error),
-                };
+            let checked = gate::check(&self.shared, assignment, &submission, examples_max).await;
+            drop(gate);
+            match checked {
+                Ok(Ok(())) => {}
+                Ok(Err(refusal)) => return self.refuse(who, run, task, refusal).await,
+                // Its bytes may have been freed because it closed while they were read.
+                Err(error) => return self.closed_outcome(who, task).await?.ok_or(error).map(counted),
             }
         }
         // Also a repetition goes through the writer: it is told so only once the first is durable.
         let (reply, answer) = oneshot::channel();
         let (site, submission) = (who.name.clone(), Box::new(submission));
         self.shared.send(Command::Submit { run, site, submission, reply }).await?;
-        answer.await.map_err(|_| Error::shutting_down())?.map(outcome)
+        answer.await.map_err(|_| Error::shutting_down())?.map(counted)
+    }
+
+    async fn refuse(
+        &self,
+        who: &Identity,
+        run: RunId,
+        task: TaskId,
+        refusal: Refusal,
+    ) -> Result<SubmitOutcome, Error> {
+        tracing::warn!(%run, site = %who.name, %task, %refusal, "submission refused");
+        let event = Event::Refused { task, site: who.name.clone(), refusal: refusal.clone() };
+        match self.journal_event(run, event).await {
+            Ok(()) => Ok(counted(SubmitOutcome::Refused { refusal })),
+            // The task closed, or another submission of it came through, while this one was read.
+            Err(error) if !error.is_transient() => self.closed_outcome(who, task).await?.ok_or(error).map(counted),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a submission of a task that is no longer open comes to; nothing while it is open. Only what is durable is told.
+    async fn closed_outcome(&self, who: &Identity, task: TaskId) -> Result<Option<SubmitOutcome>, Error> {
+        self.settle().await?;
+        Ok(match self.find_task(&who.name, task)?.1 {
+            TaskStanding::Accepted => Some(SubmitOutcome::Duplicate),
+            TaskStanding::Closed(reason) => Some(SubmitOutcome::TooLate { reason }),
+            _ => None,
+        })
     }
 
     /// Reports that a task could not be done.
@@ -54,15 +77,16 @@ impl Handle {
     /// # Cancel safety
     /// A dropped call may still be journalled.
     pub async fn fail(&self, who: &Identity, task: TaskId, reason: String) -> Result<(), Error> {
-        let (run, _) = self.open_task(who, task)?;
+        let (run, _) = self.open_task(who, task).await?;
         self.touch(&who.name, None).await?;
         let reason: String = reason.chars().filter(|c| !c.is_control() || *c == '\n').take(REASON_LEN_MAX).collect();
+        let reason = if reason.trim().is_empty() { "no reason given".to_owned() } else { reason };
         tracing::warn!(%run, site = %who.name, %task, reason, "task failed at its site");
         self.journal_event(run, Event::Failed { task, site: who.name.clone(), reason }).await
     }
 
     /// Journals an event of a run and waits until it is durable and applied.
-    pub(crate) async fn journal_event(&self, run: sheaf_domain::RunId, event: Event) -> Result<(), Error> {
+    pub(crate) async fn journal_event(&self, run: RunId, event: Event) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.shared.send(Command::Event { run, event: Box::new(event), reply: Some(reply) }).await?;
         answer.await.map_err(|_| Error::shutting_down())?
@@ -70,7 +94,7 @@ impl Handle {
 }
 
 /// Counts an outcome on its way out.
-fn outcome(outcome: SubmitOutcome) -> SubmitOutcome {
+fn counted(outcome: SubmitOutcome) -> SubmitOutcome {
     let label = match &outcome {
         SubmitOutcome::Accepted => "accepted",
         SubmitOutcome::Duplicate => "duplicate",

@@ -1,14 +1,19 @@
 //! Uploads: pieces of an update, each durable when acknowledged, so that an interrupted upload goes on with what is missing.
+//!
+//! Room is reserved before a body is read. What a piece is refused for is noted where operators see it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sheaf_blob::{Hold, ObjectWriter};
-use sheaf_domain::{Digest, Identity, Manifest, Role, RunId, SiteName, TaskId};
+use sheaf_domain::{Assignment, Digest, Identity, Role, RunId, SiteName, TaskId};
 use sheaf_engine::TaskStanding;
 
 use crate::budget::Reservation;
-use crate::shared::{task_hold, upload_hold};
+use crate::incidents::Kind;
+use crate::outbox::lock;
+use crate::shared::{Shared, task_hold, upload_hold};
 use crate::{Error, Handle, MISSING_MAX, PIECE_LEN_MAX, gate};
 
 /// A piece on its way in; dropped before [`Upload::finish`], it leaves nothing behind.
@@ -16,7 +21,21 @@ use crate::{Error, Handle, MISSING_MAX, PIECE_LEN_MAX, gate};
 pub struct Upload {
     writer: Box<dyn ObjectWriter>,
     len: u64,
+    hold: Hold,
+    of: Source,
+    shared: Arc<Shared>,
     _reservation: Reservation,
+}
+
+/// Whose piece it is.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// A task's.
+    Task { run: RunId, task: TaskId, site: SiteName },
+    /// The body of a mail.
+    Mail { site: SiteName },
+    /// An operator's.
+    Operator,
 }
 
 impl Upload {
@@ -27,19 +46,54 @@ impl Upload {
     /// # Cancel safety
     /// Not safe: a dropped write leaves the upload unusable; drop it too.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        Ok(self.writer.write(bytes).await?)
+        let written = self.writer.write(bytes).await.map_err(Error::from);
+        written.inspect_err(|error| note(&self.shared, &self.of, error))
     }
 
     /// Ends the piece: checks length and digest, and returns when it is durable.
     ///
     /// # Errors
-    /// When length or digest are not as declared, or it cannot be stored; nothing is kept then.
+    /// When length or digest are not as declared, or it cannot be stored; nothing is kept then. Conflict when its task closed
+    /// meanwhile.
     /// # Cancel safety
     /// A dropped call may still store the piece.
     pub async fn finish(self, expected: Digest) -> Result<(), Error> {
-        self.writer.finish(Some(expected)).await?;
+        let finished = self.writer.finish(Some(expected)).await.map_err(Error::from);
+        finished.inspect_err(|error| note(&self.shared, &self.of, error))?;
         metrics::counter!(sheaf_telemetry::names::UPLOAD_BYTES_TOTAL).increment(self.len);
-        Ok(())
+        match &self.of {
+            Source::Task { run, task, site } => self.shared.keep_piece(*run, *task, site, &self.hold).await,
+            Source::Operator | Source::Mail { .. } => {
+                let now = self.shared.clock.monotonic();
+                lock(&self.shared.uploads).insert(self.hold.clone(), now);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Notes a refused piece.
+fn note(shared: &Shared, of: &Source, error: &Error) {
+    let text = format!("a piece was refused: {error}");
+    match of {
+        Source::Task { run, site, .. } => shared.incident(site, Kind::UploadRefused, Some(*run), &text),
+        Source::Mail { site } => shared.incident(site, Kind::UploadRefused, None, &text),
+        Source::Operator => tracing::warn!(%error, "a piece of an operator's upload was refused"),
+    }
+}
+
+impl Shared {
+    /// Frees a piece again whose task was closed, and perhaps freed, while it came in.
+    async fn keep_piece(&self, run: RunId, task: TaskId, site: &SiteName, hold: &Hold) -> Result<(), Error> {
+        let kept = self.with_run(run, |state| match state.task(task, site) {
+            TaskStanding::Open(_) => true,
+            _ => state.live_tasks().contains(&task),
+        });
+        if kept.as_ref().is_ok_and(|kept| !kept) {
+            self.release(hold).await;
+            return Err(Error::conflict("the task was closed before its piece came in"));
+        }
+        kept.map(drop)
     }
 }
 
@@ -51,7 +105,7 @@ impl Handle {
     /// # Cancel safety
     /// Safe: it only reads.
     pub async fn missing(&self, who: &Identity, task: TaskId, objects: &[Digest]) -> Result<Vec<Digest>, Error> {
-        self.open_task(who, task)?;
+        self.open_task(who, task).await?;
         if objects.len() > MISSING_MAX {
             return Err(Error::invalid(format!("{} objects exceed the limit of {MISSING_MAX}", objects.len())));
         }
@@ -64,19 +118,21 @@ impl Handle {
     /// Reserves room for a piece of `len` bytes; its body may be read only after this returned.
     ///
     /// # Errors
-    /// Not found or conflict for the task; invalid argument above [`PIECE_LEN_MAX`]; exhausted when the task has uploaded more
-    /// than its outputs can hold, when the store is full, or when too many bytes are in flight.
+    /// Not found or conflict for the task; invalid argument above [`PIECE_LEN_MAX`] or when the task has uploaded more than its
+    /// outputs can hold; exhausted when the store is full, or when too many bytes are in flight.
     /// # Cancel safety
     /// Safe: a dropped call keeps nothing.
     pub async fn upload(&self, who: &Identity, task: TaskId, len: u64) -> Result<Upload, Error> {
-        let (run, standing) = self.open_task(who, task)?;
+        let (run, standing) = self.open_task(who, task).await?;
         let hold = task_hold(task)?;
-        let allowed = self.allowed_bytes(run, &standing)?;
         self.touch(&who.name, None).await?;
-        self.reserve(hold, len, allowed).await
+        let of = Source::Task { run, task, site: who.name.clone() };
+        let allowed = self.allowed_bytes(&standing)?;
+        self.reserve(hold, len, allowed, of).await
     }
 
-    /// Reserves room for a piece of a model an operator hands in; `upload` names what belongs together.
+    /// Reserves room for a piece of a model an operator hands in; `upload` names what belongs together. An upload that rests
+    /// for an hour is given up.
     ///
     /// # Errors
     /// As [`Handle::upload`].
@@ -84,31 +140,42 @@ impl Handle {
     /// Safe: a dropped call keeps nothing.
     pub async fn operator_upload(&self, who: &Identity, upload: &str, len: u64) -> Result<Upload, Error> {
         self.authorise(who, Role::Operator)?;
-        self.reserve(upload_hold(upload)?, len, self.shared.settings.init_model_max.as_bytes()).await
+        let allowed = self.shared.settings.init_model_max.as_bytes();
+        self.reserve(upload_hold(upload)?, len, allowed, Source::Operator).await
     }
 
-    async fn reserve(&self, hold: Hold, len: u64, allowed: u64) -> Result<Upload, Error> {
+    pub(super) async fn reserve(&self, hold: Hold, len: u64, allowed: u64, of: Source) -> Result<Upload, Error> {
+        let reserved = self.reserve_room(&hold, len, allowed).await;
+        let (writer, reservation) = reserved.inspect_err(|error| note(&self.shared, &of, error))?;
+        Ok(Upload { writer, len, hold, of, shared: Arc::clone(&self.shared), _reservation: reservation })
+    }
+
+    async fn reserve_room(
+        &self,
+        hold: &Hold,
+        len: u64,
+        allowed: u64,
+    ) -> Result<(Box<dyn ObjectWriter>, Reservation), Error> {
         if len > PIECE_LEN_MAX {
             return Err(Error::invalid(format!("a piece of {len} bytes exceeds the limit of {PIECE_LEN_MAX}")));
         }
-        let present: u64 = self.shared.blob.held(&hold).await?.iter().map(|(_, len)| len).sum();
+        let present: u64 = self.shared.blob.held(hold).await?.iter().map(|(_, len)| len).sum();
         if present.saturating_add(len) > allowed {
-            let message = format!("{present} bytes are uploaded and {len} more exceed the {allowed} the outputs may have");
+            let message = format!("{present} bytes are uploaded and {len} more exceed the {allowed} allowed here");
             return Err(Error::invalid(message));
         }
         let reservation = self.shared.budget.reserve(len).await?;
-        let writer = self.shared.blob.writer(&hold, len).await?;
-        Ok(Upload { writer, len, _reservation: reservation })
+        Ok((self.shared.blob.writer(hold, len).await?, reservation))
     }
 
-    /// The open assignment behind a task of the caller's.
-    pub(crate) fn open_task(
-        &self,
-        who: &Identity,
-        task: TaskId,
-    ) -> Result<(RunId, Box<sheaf_domain::Assignment>), Error> {
+    /// The open assignment behind a task of the caller's. That it is not open is told only when that is durable.
+    pub(crate) async fn open_task(&self, who: &Identity, task: TaskId) -> Result<(RunId, Box<Assignment>), Error> {
         self.authorise(who, Role::Participant)?;
-        let (run, standing) = self.find_task(&who.name, task)?;
+        let (run, mut standing) = self.find_task(&who.name, task)?;
+        if !matches!(standing, TaskStanding::Open(_)) {
+            self.settle().await?;
+            standing = self.shared.with_run(run, |state| state.task(task, &who.name))?;
+        }
         match standing {
             TaskStanding::Open(assignment) => Ok((run, assignment)),
             TaskStanding::Accepted => Err(Error::conflict("the task was accepted already")),
@@ -117,24 +184,40 @@ impl Handle {
         }
     }
 
-    /// The run a task belongs to, and how it stands; another participant's tasks are not known.
+    /// The run a task belongs to, and how it stands. To its asker another participant's task does not exist; that it was asked
+    /// for is noted.
     pub(crate) fn find_task(&self, site: &SiteName, task: TaskId) -> Result<(RunId, TaskStanding), Error> {
-        for state in self.shared.all_runs() {
-            let state = crate::outbox::lock(&state);
-            match state.task(task, site) {
+        let known = self.shared.tasks.find(task);
+        if let Some((run, owner)) = &known
+            && owner != site
+        {
+            let text = format!("it spoke of task {task}, which is another participant's");
+            tracing::warn!(%site, %run, %task, %owner, "a participant spoke of another's task");
+            self.shared.incident(site, Kind::ForeignTask, Some(*run), &text);
+            return Err(Error::not_found("no such task"));
+        }
+        if let Some((run, _)) = known {
+            return match self.shared.with_run(run, |state| state.task(task, site))? {
+                TaskStanding::Unknown => Err(Error::not_found("no such task")),
+                standing => Ok((run, standing)),
+            };
+        }
+        for slot in self.shared.all_runs() {
+            // A run that cannot be read now may be the task's: better to come again than to be sent away.
+            match slot.read(|state| state.task(task, site))? {
                 TaskStanding::Unknown => {}
-                standing => return Ok((state.run(), standing)),
+                standing => return Ok((slot.run, standing)),
             }
         }
         Err(Error::not_found("no such task"))
     }
 
     /// How many bytes may be uploaded under a task: what its outputs hold, and one piece beyond for a re-cut upload.
-    fn allowed_bytes(&self, _run: RunId, assignment: &sheaf_domain::Assignment) -> Result<u64, Error> {
+    fn allowed_bytes(&self, assignment: &Assignment) -> Result<u64, Error> {
         let mut allowed = PIECE_LEN_MAX;
         for output in &assignment.outputs {
             let expected = gate::expected_manifest(&self.shared, assignment, &output.slot)?;
-            let len = expected.map_or(self.shared.settings.init_model_max.as_bytes(), |m| Manifest::byte_len(&m));
+            let len = expected.map_or(self.shared.settings.init_model_max.as_bytes(), |model| model.byte_len());
             allowed = allowed.saturating_add(len);
         }
         Ok(allowed)

@@ -4,7 +4,9 @@
 //! carried out by some federation; whether by the one at hand is for the coordinator to say.
 
 use super::source::{Lines, clipped};
-use super::{AdaptiveSpec, CohortSpec, EvaluateSpec, Init, Keep, Plan, ROUNDS_MAX, StrategyKind, StrategySpec};
+use super::{
+    AdaptiveSpec, CohortSpec, EvaluateSpec, Init, Keep, Plan, ROUNDS_MAX, StrategyKind, StrategySpec,
+};
 use crate::stage::ClipBound;
 use crate::{ConfigMap, ConfigValue, Error, RunId, StageName};
 
@@ -156,14 +158,20 @@ impl Check<'_> {
             StrategyKind::Median | StrategyKind::TrimmedMean { .. } | StrategyKind::Krum { .. }
         );
         self.require(!robust, "strategy.clip", || {
-            format!("`clip` bounds the contributions to a mean; {} does without it: remove it", strategy.kind.name())
+            format!(
+                "`clip` bounds the contributions to a mean; {} does without it: remove it",
+                strategy.kind.name()
+            )
         })?;
         self.positive("strategy.clip", bound)
     }
 
     fn evaluate(&self, evaluate: &EvaluateSpec) -> Result<(), Error> {
         self.require((1..=ROUNDS_MAX).contains(&evaluate.every), "task.evaluate.every", || {
-            format!("`every` is {}; it must be at least 1; leave [task.evaluate] out for none", evaluate.every)
+            format!(
+                "`every` is {}; it must be at least 1; leave [task.evaluate] out for none",
+                evaluate.every
+            )
         })?;
         let usable = !evaluate.metric.is_empty()
             && evaluate.metric.len() <= KEY_LEN_MAX
@@ -231,7 +239,11 @@ impl Check<'_> {
 
 impl CohortSpec {
     /// The fewest submissions a round can close with: the quorum of the smallest cohort.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count of 32 bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count of 32 bits"
+    )]
     pub(super) fn least_submissions(&self) -> u32 {
         let exact = self.quorum * f64::from(self.min);
         // As the engine rounds: 0.8 × 5 is 4, whatever the last bit says.

@@ -148,7 +148,8 @@ fn strategy(mut section: Section<'_, '_>) -> Result<StrategySpec, Error> {
         return Err(section.refuse("kind", format!("there is no strategy \"{}\"; {remedy}", clipped(&kind))));
     };
     refuse_foreign(&section, &kind, parameters)?;
-    let spec = StrategySpec { kind: strategy_kind(&mut section, &kind)?, clip: clip(section.section("clip")?)? };
+    let spec =
+        StrategySpec { kind: strategy_kind(&mut section, &kind)?, clip: clip(section.section("clip")?)? };
     section.finish()?;
     Ok(spec)
 }
@@ -159,8 +160,7 @@ fn refuse_foreign(section: &Section<'_, '_>, kind: &str, parameters: &[&str]) ->
         let owners: Vec<&str> =
             PARAMETERS.iter().filter(|(_, names)| names.contains(&key)).map(|(owner, _)| *owner).collect();
         if !owners.is_empty() && !parameters.contains(&key) {
-            let message =
-                format!("`{key}` is no parameter of {kind}; it belongs to {}", owners.join(", "));
+            let message = format!("`{key}` is no parameter of {kind}; it belongs to {}", owners.join(", "));
             return Err(section.refuse(key, message));
         }
     }
@@ -211,11 +211,12 @@ fn clip(mut section: Section<'_, '_>) -> Result<Option<ClipBound>, Error> {
     let ratio = section.real("norm_ratio")?;
     let max = section.real("norm_max")?;
     if section.is_present() && ratio.is_some() == max.is_some() {
-        let lacks = section.lacks("norm_ratio", "clip = { norm_ratio = 4.0 } or clip = { norm_max = 1.0 }, not both");
+        let lacks =
+            section.lacks("norm_ratio", "clip = { norm_ratio = 4.0 } or clip = { norm_max = 1.0 }, not both");
         return section.finish().and(Err(lacks));
     }
     section.finish()?;
-    Ok(ratio.map(ClipBound::NormRatio).or(max.map(ClipBound::NormMax)))
+    Ok(ratio.map(ClipBound::NormRatio).or_else(|| max.map(ClipBound::NormMax)))
 }
 
 fn cohort(mut section: Section<'_, '_>) -> Result<CohortSpec, Error> {

@@ -142,7 +142,15 @@ impl StrategyKind {
 
     /// Every name a plan may give as `[strategy] kind`.
     pub const NAMES: [&'static str; 9] = [
-        "fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "median", "trimmed-mean", "krum",
+        "fedavg",
+        "fedprox",
+        "fedavgm",
+        "fedadagrad",
+        "fedadam",
+        "fedyogi",
+        "median",
+        "trimmed-mean",
+        "krum",
     ];
 }
 

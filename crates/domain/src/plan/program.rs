@@ -2,8 +2,8 @@
 
 use super::{AdaptiveSpec, Plan, StrategyKind};
 use crate::stage::{
-    AdaptiveKind, CloseRule, FoldRule, Selector, ServerStep, StageFold, StageInput, StageOutput, StageSpec, StageStart,
-    Weight,
+    AdaptiveKind, CloseRule, FoldRule, Selector, ServerStep, StageFold, StageInput, StageOutput, StageSpec,
+    StageStart, Weight,
 };
 use crate::{ConfigMap, ConfigValue, Error, LineageName, SlotName, SlotRole, StageName};
 
@@ -90,11 +90,7 @@ impl Plan {
     }
 
     fn close_rule(&self) -> CloseRule {
-        CloseRule::Quorum {
-            share: self.cohort.quorum,
-            min: self.cohort.min,
-            deadline: self.cohort.deadline,
-        }
+        CloseRule::Quorum { share: self.cohort.quorum, min: self.cohort.min, deadline: self.cohort.deadline }
     }
 
     fn with_trainer(&self, config: &ConfigMap) -> ConfigMap {
@@ -126,10 +122,9 @@ impl Plan {
             tau: spec.tau,
         };
         match self.strategy.kind {
-            StrategyKind::Fedavgm { server_learning_rate, server_momentum } => ServerStep::Momentum {
-                learning_rate: server_learning_rate,
-                momentum: server_momentum,
-            },
+            StrategyKind::Fedavgm { server_learning_rate, server_momentum } => {
+                ServerStep::Momentum { learning_rate: server_learning_rate, momentum: server_momentum }
+            }
             StrategyKind::Fedadagrad(spec) => adaptive(AdaptiveKind::Adagrad, spec),
             StrategyKind::Fedadam(spec) => adaptive(AdaptiveKind::Adam, spec),
             StrategyKind::Fedyogi(spec) => adaptive(AdaptiveKind::Yogi, spec),
@@ -144,4 +139,120 @@ fn model_input() -> Result<StageInput, Error> {
         role: SlotRole::Weights,
         lineage: LineageName::global(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Span;
+    use crate::plan::{Better, CohortSpec, EvaluateSpec, Init, Keep, StrategySpec};
+    use crate::stage::ClipBound;
+
+    fn plan(kind: StrategyKind) -> Plan {
+        Plan {
+            name: "digits".to_owned(),
+            rounds: 3,
+            seed: 0,
+            keep_updates: Keep::Round,
+            keep_models: Keep::Round,
+            init: Init::Trainer,
+            strategy: StrategySpec { kind, clip: None },
+            cohort: CohortSpec {
+                min: 2,
+                fraction: 0.5,
+                quorum: 0.8,
+                deadline: Some(Span::from_secs(60)),
+                attempts: 3,
+                examples_max: 1e9,
+            },
+            trainer: Some("mlp".to_owned()),
+            init_config: ConfigMap::from([("seed".to_owned(), ConfigValue::Int(1))]),
+            train_config: ConfigMap::from([("epochs".to_owned(), ConfigValue::Int(5))]),
+            evaluate: None,
+            stop: None,
+        }
+    }
+
+    fn fold_of(plan: &Plan) -> (FoldRule, ServerStep) {
+        let stages = plan.stages().unwrap();
+        let fold = &stages[0].folds[0];
+        (fold.rule.clone(), fold.step.clone())
+    }
+
+    #[test]
+    fn training_is_one_stage_and_evaluation_another() {
+        let mut plan = plan(StrategyKind::Fedavg);
+        assert_eq!(plan.stages().unwrap().len(), 1);
+        plan.evaluate = Some(EvaluateSpec {
+            every: 5,
+            metric: "accuracy".to_owned(),
+            better: Better::Higher,
+            config: ConfigMap::new(),
+        });
+        let stages = plan.stages().unwrap();
+        assert_eq!((stages[0].name.as_str(), stages[0].every), ("train", 1));
+        assert_eq!(stages[0].selector, Selector::Sample { fraction: 0.5, min: 2 });
+        let close = CloseRule::Quorum { share: 0.8, min: 2, deadline: Some(Span::from_secs(60)) };
+        assert_eq!(stages[0].close, close);
+        assert_eq!(stages[0].folds[0].target, LineageName::global());
+        assert_eq!((stages[1].name.as_str(), stages[1].every), ("evaluate", 5));
+        assert_eq!(stages[1].selector, Selector::SameAs(stages[0].name.clone()));
+        assert!(stages[1].folds.is_empty() && stages[1].outputs.is_empty());
+    }
+
+    #[test]
+    fn the_first_model_comes_from_one_participant_as_it_is() {
+        let init = plan(StrategyKind::Fedavg).init_stage().unwrap();
+        assert_eq!((init.selector, init.inputs.len()), (Selector::One, 0));
+        assert_eq!(init.folds[0].rule, FoldRule::Adopt);
+        assert_eq!(init.outputs[0].like, None);
+        assert_eq!(init.config["seed"], ConfigValue::Int(1));
+        assert_eq!(init.config["trainer"], ConfigValue::Text("mlp".to_owned()));
+    }
+
+    #[test]
+    fn every_strategy_is_a_fold_and_a_step() {
+        let spec = AdaptiveSpec { server_learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+        let adaptive =
+            |kind| ServerStep::Adaptive { kind, learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+        let momentum = ServerStep::Momentum { learning_rate: 1.0, momentum: 0.9 };
+        let fedavgm = StrategyKind::Fedavgm { server_learning_rate: 1.0, server_momentum: 0.9 };
+        let mean = || FoldRule::WeightedMean;
+        for (kind, rule, step) in [
+            (StrategyKind::Fedavg, mean(), ServerStep::Replace),
+            (StrategyKind::Fedprox { proximal_mu: 0.1 }, mean(), ServerStep::Replace),
+            (fedavgm, mean(), momentum),
+            (StrategyKind::Fedadagrad(spec), mean(), adaptive(AdaptiveKind::Adagrad)),
+            (StrategyKind::Fedadam(spec), mean(), adaptive(AdaptiveKind::Adam)),
+            (StrategyKind::Fedyogi(spec), mean(), adaptive(AdaptiveKind::Yogi)),
+            (StrategyKind::Median, FoldRule::Median, ServerStep::Replace),
+            (
+                StrategyKind::TrimmedMean { trim_share: 0.2 },
+                FoldRule::TrimmedMean { share: 0.2 },
+                ServerStep::Replace,
+            ),
+            (
+                StrategyKind::Krum { byzantine: 1, keep: 2 },
+                FoldRule::Krum { byzantine: 1, keep: 2 },
+                ServerStep::Replace,
+            ),
+        ] {
+            assert_eq!(fold_of(&plan(kind.clone())), (rule, step), "{}", kind.name());
+        }
+    }
+
+    #[test]
+    fn clipping_turns_a_mean_into_a_clipped_one() {
+        let mut plan = plan(StrategyKind::Fedavg);
+        let bound = ClipBound::NormRatio(4.0);
+        plan.strategy.clip = Some(bound);
+        assert_eq!(fold_of(&plan).0, FoldRule::NormClippedMean { bound });
+    }
+
+    #[test]
+    fn the_proximal_term_reaches_the_trainer() {
+        let stages = plan(StrategyKind::Fedprox { proximal_mu: 0.25 }).stages().unwrap();
+        assert_eq!(stages[0].config["proximal_mu"], ConfigValue::Float(0.25));
+        assert_eq!(stages[0].config["epochs"], ConfigValue::Int(5));
+    }
 }

@@ -125,7 +125,8 @@ impl<'d, 't> Section<'d, 't> {
             }
             Some(other) => {
                 let given = shown(other);
-                let message = format!("`{key}` = {given} has no unit; a duration is written like \"30s\" or \"10m\"");
+                let message =
+                    format!("`{key}` = {given} has no unit; a duration is written like \"30s\" or \"10m\"");
                 Err(self.refuse(key, message))
             }
         }
@@ -164,7 +165,10 @@ impl<'d, 't> Section<'d, 't> {
     }
 
     pub(super) fn mismatch(&self, key: &str, value: &DeValue<'_>, expected: &str) -> Error {
-        self.refuse(key, format!("`{key}` = {} is a {}; it must be {expected}", shown(value), value.type_str()))
+        self.refuse(
+            key,
+            format!("`{key}` = {} is a {}; it must be {expected}", shown(value), value.type_str()),
+        )
     }
 }
 
@@ -278,7 +282,9 @@ fn join(prefix: &str, key: &str) -> String {
 }
 
 fn line_starts(text: &str) -> Vec<usize> {
-    std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1)).collect()
+    std::iter::once(0)
+        .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1))
+        .collect()
 }
 
 fn line_at(starts: &[usize], offset: usize) -> usize {

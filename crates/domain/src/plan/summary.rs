@@ -68,7 +68,11 @@ impl Plan {
         format!("{}: {parameters}{clip}", self.strategy.kind.name())
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count of 32 bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count of 32 bits"
+    )]
     fn trim(&self, trim_share: f64) -> String {
         let least = self.cohort.least_submissions();
         let cut = (trim_share * f64::from(least)).floor() as u32;

@@ -104,14 +104,12 @@ fn every_key_is_read() {
 
 #[test]
 fn strategies_have_flowers_defaults() {
-    let adaptive = |server_learning_rate, beta1, beta2| AdaptiveSpec { server_learning_rate, beta1, beta2, tau: 1e-3 };
+    let adaptive =
+        |server_learning_rate, beta1, beta2| AdaptiveSpec { server_learning_rate, beta1, beta2, tau: 1e-3 };
     for (text, kind) in [
         ("kind = \"fedavg\"", StrategyKind::Fedavg),
         ("kind = \"fedprox\"\nproximal_mu = 1", StrategyKind::Fedprox { proximal_mu: 1.0 }),
-        (
-            "kind = \"fedavgm\"",
-            StrategyKind::Fedavgm { server_learning_rate: 1.0, server_momentum: 0.9 },
-        ),
+        ("kind = \"fedavgm\"", StrategyKind::Fedavgm { server_learning_rate: 1.0, server_momentum: 0.9 }),
         ("kind = \"fedadagrad\"", StrategyKind::Fedadagrad(adaptive(0.1, 0.0, 0.0))),
         ("kind = \"fedadam\"", StrategyKind::Fedadam(adaptive(0.1, 0.9, 0.99))),
         ("kind = \"fedyogi\"", StrategyKind::Fedyogi(adaptive(0.01, 0.9, 0.99))),
@@ -153,7 +151,10 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
     refused("[strategy]\nclip = { norm_ration = 3.0 }\n", 5, &["`norm_ratio`"]);
     refused("[strategy]\nkind = \"fedadan\"\n", 5, &["no strategy \"fedadan\"", "\"fedadam\""]);
     refused("[strategy]\nkind = \"magic\"\n", 5, &["`fedavg`", "`krum`"]);
-    assert_eq!(refusal("[run]\nname = \"a\"\nround = 3\n"), "line 3: [run] has no key `round`; did you mean `rounds`?");
+    assert_eq!(
+        refusal("[run]\nname = \"a\"\nround = 3\n"),
+        "line 3: [run] has no key `round`; did you mean `rounds`?"
+    );
     assert!(refusal("[ran]\nname = \"a\"\n").contains("did you mean `run`?"));
 }
 
@@ -171,7 +172,11 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn a_foreign_parameter_is_refused_with_its_owners() {
-    refused("[strategy]\nkind = \"median\"\nbeta1 = 0.9\n", 6, &["`beta1` is no parameter of median", "fedadam"]);
+    refused(
+        "[strategy]\nkind = \"median\"\nbeta1 = 0.9\n",
+        6,
+        &["`beta1` is no parameter of median", "fedadam"],
+    );
     refused("[strategy]\nproximal_mu = 0.9\n", 5, &["of fedavg", "fedprox"]);
     refused("[strategy]\nkind = \"fedadagrad\"\nbeta2 = 0.9\n", 6, &["of fedadagrad", "fedadam, fedyogi"]);
     refused("[strategy]\nkind = \"krum\"\ntrim_share = 0.1\n", 6, &["trimmed-mean"]);
@@ -232,7 +237,11 @@ fn impossible_combinations_are_refused() {
         refused(&text, 6, &["`clip`", kind]);
     }
     refused("[strategy]\nkind = \"trimmed-mean\"\ntrim_share = 0.5\n", 6, &["below 0.5"]);
-    refused("[strategy]\nkind = \"krum\"\nbyzantine = 1\n[cohort]\nmin = 4\n", 6, &["= 5 submissions", "min = 4"]);
+    refused(
+        "[strategy]\nkind = \"krum\"\nbyzantine = 1\n[cohort]\nmin = 4\n",
+        6,
+        &["= 5 submissions", "min = 4"],
+    );
     // A default is refused where its section stands.
     refused("[strategy]\nkind = \"krum\"\n", 4, &["= 3 submissions", "min = 2"]);
     let krum = "[strategy]\nkind = \"krum\"\nbyzantine = 1\n[cohort]\nmin = 5\n";
@@ -323,7 +332,8 @@ fn a_plan_survives_its_json() {
 
 /// Pieces that make texts which are nearly plans.
 fn fragment() -> impl Strategy<Value = String> {
-    let keys = "name|rounds|seed|keep_updates|kind|clip|min|quorum|deadline|every|metric|patience|command|beta1|x";
+    let keys =
+        "name|rounds|seed|keep_updates|kind|clip|min|quorum|deadline|every|metric|patience|command|beta1|x";
     let values = "-?[0-9]{1,20}|[0-9]\\.[0-9]|nan|-inf|true|\"[a-z.]{0,9}\"|\"10m\"|\"krum\"|\\[1, 2.5, \\[\\]\\]|\\{ norm_max = 1 \\}|2024-01-01";
     prop_oneof![
         "\\[(run|model|strategy|cohort|task|task.train|task.init|task.evaluate|stop|[a-z]{1,4})\\]\n",

@@ -22,8 +22,9 @@ enum Op {
     Snapshot(u8),
     Lost(usize),
     Revoked(usize),
+    /// One of the open tasks is handed in.
     Submit {
-        site: usize,
+        nth: usize,
         examples: u8,
         value: u8,
     },
@@ -52,7 +53,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<u8>().prop_map(Op::Snapshot),
         5 => one().prop_map(Op::Lost),
         1 => one().prop_map(Op::Revoked),
-        40 => (one(), 1..4u8, 0..4u8).prop_map(|(site, examples, value)| Op::Submit { site, examples, value }),
+        40 => (one(), 1..4u8, 0..4u8).prop_map(|(nth, examples, value)| Op::Submit { nth, examples, value }),
         3 => (one(), 0..6usize).prop_map(|(site, back)| Op::SubmitOld { site, back }),
         1 => one().prop_map(Op::Refuse),
         3 => one().prop_map(Op::Fail),
@@ -161,9 +162,10 @@ impl Pair {
                 reference.revoke(&name(idx));
                 (Event::SiteRevoked { site: name(idx), reason: reason() }, true)
             }
-            Op::Submit { site, examples, value } => {
-                let task = self.world.open(&name(site))?.task;
-                self.submit(task, name(site), f64::from(*examples), f64::from(*value) / 4.0)
+            Op::Submit { nth, examples, value } => {
+                let open = self.world.outbox.values().nth(nth % self.world.outbox.len().max(1))?;
+                let (task, name) = (open.task, open.site.clone());
+                self.submit(task, name, f64::from(*examples), f64::from(*value) / 4.0)
             }
             Op::SubmitOld { site, back } => {
                 let given = self.world.given.get(&name(site))?;
@@ -183,7 +185,8 @@ impl Pair {
             }
             Op::Deadline => {
                 let key = self.world.armed.first().map(|(key, _)| key.clone());
-                let StageKey { round, stage } = key.unwrap_or(StageKey { round: 1, stage: stage("train") });
+                let StageKey { round, stage } =
+                    key.unwrap_or_else(|| StageKey { round: 1, stage: stage("train") });
                 let taken = reference.deadline(round, stage.as_str());
                 (Event::DeadlinePassed { round, stage }, taken)
             }

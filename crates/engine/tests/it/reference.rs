@@ -93,7 +93,9 @@ impl Reference {
     fn plan_round(&mut self) {
         self.todo = vec![if self.round == 0 { "init" } else { "train" }];
         let every = self.plan.evaluate.as_ref().map(|evaluate| evaluate.every);
-        if self.round > 0 && every.is_some_and(|every| self.round == self.rounds || self.round % every == 0) {
+        if self.round > 0
+            && every.is_some_and(|every| self.round == self.rounds || self.round.is_multiple_of(every))
+        {
             self.todo.push("evaluate");
         }
     }
@@ -333,17 +335,18 @@ impl Reference {
     }
 
     fn try_close(&mut self, now: &Now) -> bool {
-        let among = |wanted: &[Chair]| now.chairs.values().filter(|c| wanted.contains(&c.0)).count() as u32;
+        let among = |wanted: &[Chair]| count(now.chairs.values().filter(|c| wanted.contains(&c.0)).count());
         let (done, may) = (among(&[Chair::Done]), among(&[Chair::Works, Chair::Away, Chair::Empty]));
         let (share, min) = if now.name == "init" { ((1, 1), 1) } else { (self.quorum, self.plan.cohort.min) };
-        let need = ceil(share, now.chairs.len() as u32);
+        let need = ceil(share, count(now.chairs.len()));
         let need_late = min.min(need);
         let enough = done >= need || (now.late && done >= need_late);
         let timed = self.plan.cohort.deadline.is_some();
         if !enough && (done + may >= need || (timed && done + may >= need_late && may > 0)) {
             return false;
         }
-        if !enough && !(timed && done >= need_late) {
+        let enough = enough || (timed && done >= need_late);
+        if !enough {
             self.end("failed");
             return false;
         }
@@ -404,7 +407,7 @@ impl Reference {
     }
 
     fn draw(&self) -> Vec<SiteName> {
-        let count = self.present.len() as u32;
+        let count = count(self.present.len());
         if count < self.plan.cohort.min {
             return Vec::new();
         }
@@ -464,6 +467,10 @@ impl Reference {
         }
         live
     }
+}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap()
 }
 
 fn ceil((num, den): Share, of: u32) -> u32 {

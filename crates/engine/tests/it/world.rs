@@ -275,7 +275,7 @@ impl World {
     fn step(&mut self, step: &Step) -> Result<(), Rejected> {
         match step {
             Not(step, reason) => {
-                let rejected = self.step(step).expect_err("it was taken");
+                let rejected = self.step(step).unwrap_err();
                 assert!(rejected.to_string().contains(reason), "refused with {rejected}");
             }
             Waits(text) => {
@@ -331,7 +331,7 @@ impl World {
                 });
                 Event::DeadlinePassed { round: status.round, stage: open.unwrap_or_else(|| stage("train")) }
             }
-            Fold => fold_of(self.pending_folds.first().or(self.orders.last()).unwrap()),
+            Fold => fold_of(self.pending_folds.first().or_else(|| self.orders.last()).unwrap()),
             FoldFails { permanent } => {
                 let key = self.pending_folds.first().unwrap().key.clone();
                 let reason = "no space left".to_owned();

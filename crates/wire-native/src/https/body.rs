@@ -23,6 +23,10 @@ pub(super) async fn message<T: DeserializeOwned>(
         let error = SignatureError::BodyMismatch;
         return Err(Error::Signature { error, server_time: None });
     }
+    // A message is an object; the fields of a struct in an array would be taken by their position.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Error::Json("it is not a JSON object".to_owned()));
+    }
     serde_json::from_slice(&bytes).map_err(|error| Error::Json(error.to_string()))
 }
 

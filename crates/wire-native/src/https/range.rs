@@ -88,7 +88,14 @@ mod tests {
             assert_eq!(of(range, 10), None, "{range}");
         }
         assert_eq!(of("bytes=0-0", 0), None);
-        for range in ["bytes=3-1", "bytes=-", "bytes=+1-2", "bytes=0-1,4-5", "lines=1-2", "bytes=99999999999999999999-"] {
+        for range in [
+            "bytes=3-1",
+            "bytes=-",
+            "bytes=+1-2",
+            "bytes=0-1,4-5",
+            "lines=1-2",
+            "bytes=99999999999999999999-",
+        ] {
             assert_eq!(of(range, 10), Some(Wanted::Whole), "{range}");
         }
     }

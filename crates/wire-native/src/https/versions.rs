@@ -9,8 +9,8 @@ use http::{HeaderValue, StatusCode, header};
 use sheaf_domain::{ByteSpan, Digest, Identity, VersionRef};
 use sheaf_messages::{self as messages, v1};
 
-use super::range::{Wanted, wanted};
 use super::Door;
+use super::range::{Wanted, wanted};
 use crate::status::to_response;
 use crate::{Error, Handlers};
 
@@ -25,9 +25,8 @@ pub(super) async fn read(
     let done = async {
         let (parts, _) = request.into_parts();
         let who = door.caller_of_body(&parts, Digest::of(b""))?;
-        let version = version
-            .parse()
-            .map_err(|_| Error::Protocol("the version in the path is not a number"))?;
+        let version =
+            version.parse().map_err(|_| Error::Protocol("the version in the path is not a number"))?;
         let version = messages::version_from_wire(Some(&v1::Version { run, lineage, version }))?;
         let total = door.handlers.version_len(&who, &version).await?;
         let wanted = wanted(&parts.headers, total)?;

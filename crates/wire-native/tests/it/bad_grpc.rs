@@ -83,8 +83,13 @@ async fn identifiers_that_are_none_are_refused() {
     let version = v1::Version { run: "1".repeat(16), lineage: "global".to_owned(), version: 0 };
     let read = v1::ReadVersionRequest { version: Some(version), offset: 0, length: bounds::READ_LEN_MAX + 1 };
     assert_eq!(refused(client.read_version(read).await).0, Code::InvalidArgument);
-    let missing = v1::MissingRequest { task: "0".repeat(32), digests: vec!["0".repeat(64); bounds::DIGESTS_MAX + 1] };
+    let missing =
+        v1::MissingRequest { task: "0".repeat(32), digests: vec!["0".repeat(64); bounds::DIGESTS_MAX + 1] };
     assert_eq!(refused(client.missing(missing).await).0, Code::InvalidArgument);
-    let submit = v1::SubmitRequest { task: "0".repeat(32), slots: vec![v1::SubmittedSlot::default()], ..Default::default() };
+    let submit = v1::SubmitRequest {
+        task: "0".repeat(32),
+        slots: vec![v1::SubmittedSlot::default()],
+        ..Default::default()
+    };
     assert_eq!(refused(client.submit(submit).await).0, Code::InvalidArgument);
 }

@@ -65,7 +65,9 @@ async fn a_certificate_of_another_authority_opens_no_connection() {
 
 #[tokio::test]
 async fn a_site_whose_clock_is_off_signs_by_the_servers() {
-    use sheaf_client::transport::{Address, HttpsTransport, ProxySettings, Signing, Timeouts, Transport as _};
+    use sheaf_client::transport::{
+        Address, HttpsTransport, ProxySettings, Signing, Timeouts, Transport as _,
+    };
     use sheaf_runtime::{Clock, ManualClock, OsEntropy};
 
     let world = World::start().await;

@@ -6,4 +6,5 @@ mod calls;
 mod certificates;
 mod openapi;
 mod participant;
+mod proxies;
 mod world;

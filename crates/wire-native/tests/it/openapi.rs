@@ -72,7 +72,8 @@ fn the_fields_are_those_of_the_messages() {
         assert_eq!(described.unwrap_or_else(BTreeSet::new), *expected, "{name}");
     }
     // The rest: errors, and configuration values, which are no plain objects of fields.
-    let known: BTreeSet<&str> = messages.iter().map(|(name, _)| *name).chain(["ConfigValue", "Error"]).collect();
+    let known: BTreeSet<&str> =
+        messages.iter().map(|(name, _)| *name).chain(["ConfigValue", "Error"]).collect();
     let described: BTreeSet<&str> = schemas.keys().map(String::as_str).collect();
     assert_eq!(described, known);
 }

@@ -60,7 +60,14 @@ impl Seen {
     }
 }
 
-fn options(world: &World, way: Way, dir: &Path, kit: Option<Kit>, worker: &Arc<Echo>, seen: &Seen) -> JoinOptions {
+fn options(
+    world: &World,
+    way: Way,
+    dir: &Path,
+    kit: Option<Kit>,
+    worker: &Arc<Echo>,
+    seen: &Seen,
+) -> JoinOptions {
     let (transport, auth) = match way {
         Way::Grpc => (TransportKind::Grpc, Auth::Certificate),
         Way::Https => (TransportKind::Https, Auth::Certificate),
@@ -171,7 +178,8 @@ async fn a_trainer_that_fails_is_reported(way: Way) {
     let world = World::start().await;
     let dir = tempfile::tempdir().unwrap();
     let (_stop, asked) = shutdown();
-    let (worker, seen) = (Arc::new(Echo { fail: Some("the disk of the data is gone"), ..Echo::default() }), Seen::default());
+    let (worker, seen) =
+        (Arc::new(Echo { fail: Some("the disk of the data is gone"), ..Echo::default() }), Seen::default());
     let kit = world.kit("a").await;
     let run = world.run(1, 1).await;
     let participant = join(options(&world, way, dir.path(), Some(kit), &worker, &seen)).await.unwrap();
@@ -195,7 +203,8 @@ async fn a_site_waits_for_approval_and_a_second_process_for_nothing() {
     let joining = join(options(&world, Way::Grpc, dir.path(), Some(kit.clone()), &worker, &seen));
     let approve = async {
         eventually(async || seen.any(|event| matches!(event, Event::ApprovalAwaited { .. }))).await;
-        let other = join(options(&world, Way::Grpc, dir.path(), Some(kit.clone()), &worker, &Seen::default())).await;
+        let other =
+            join(options(&world, Way::Grpc, dir.path(), Some(kit.clone()), &worker, &Seen::default())).await;
         assert!(matches!(other, Err(Error::InUse { .. })));
         let fingerprint = seen.0.lock().unwrap().iter().find_map(|event| match event {
             Event::ApprovalAwaited { fingerprint } => Some(*fingerprint),
@@ -220,7 +229,8 @@ async fn an_identity_is_kept_and_another_kit_does_not_fit_it() {
     assert_eq!(again.site().as_str(), "a");
     drop(again);
     let other = world.kit("b").await;
-    let refused = join(options(&world, Way::Https, dir.path(), Some(other), &worker, &seen)).await.unwrap_err();
+    let refused =
+        join(options(&world, Way::Https, dir.path(), Some(other), &worker, &seen)).await.unwrap_err();
     assert!(refused.to_string().contains("it belongs to site a"), "{refused}");
     // Revoked and invited again, the same directory comes in with a new key.
     world.revoke(&sheaf_domain::SiteName::new("a").unwrap()).await;

@@ -8,7 +8,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sheaf_blob::MemoryBlobs;
-use sheaf_client::transport::{Address, GrpcTransport, HttpsTransport, ProxySettings, Signing, Timeouts, Transport};
+use sheaf_client::transport::{
+    Address, GrpcTransport, HttpsTransport, ProxySettings, Signing, Timeouts, Transport,
+};
 use sheaf_coordinator::{Coordinator, CreateRun, Dependencies, Handle, InviteRequest, Settings};
 use sheaf_domain::{ByteSize, Digest, Identity, Manifest, Role, RunId, SiteName, Span, Timestamp};
 use sheaf_messages::{Order, v1};
@@ -56,7 +58,7 @@ pub(crate) struct World {
     pub(crate) ca: Arc<CertificateAuthority>,
     /// While set, uploads are answered 503 by something that is not the protocol.
     pub(crate) uploads_closed: Arc<AtomicBool>,
-    scope: TaskScope,
+    pub(crate) scope: TaskScope,
 }
 
 /// A site with its credential.
@@ -130,17 +132,16 @@ impl World {
 
     /// A transport with the site's credential; each has connections of its own.
     pub(crate) fn connect(&self, site: &Site, way: Way) -> Arc<dyn Transport> {
-        let signing = Arc::new(Signing::new(
-            Arc::clone(&site.key),
-            site.name.clone(),
-            "study".to_owned(),
-            Arc::<ManualClock>::clone(&self.clock),
-            OsEntropy::shared(),
-        ));
         match way {
-            Way::Signed => self.transport(way, None, Some(signing)),
+            Way::Signed => self.transport(way, None, Some(self.signing(site))),
             _ => self.transport(way, Some((&site.certificate.certificate_pem, &site.key)), None),
         }
+    }
+
+    pub(crate) fn signing(&self, site: &Site) -> Arc<Signing> {
+        let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
+        let (key, name) = (Arc::clone(&site.key), site.name.clone());
+        Arc::new(Signing::new(key, name, "study".to_owned(), clock, OsEntropy::shared()))
     }
 
     fn transport(
@@ -149,11 +150,23 @@ impl World {
         identity: Option<(&str, &SiteKey)>,
         signing: Option<Arc<Signing>>,
     ) -> Arc<dyn Transport> {
+        let tls = self.client_tls(identity);
+        self.transport_over(way, &tls, ProxySettings::none(), signing)
+    }
+
+    /// A transport whose every part is given.
+    pub(crate) fn transport_over(
+        &self,
+        way: Way,
+        tls: &rustls::ClientConfig,
+        proxy: ProxySettings,
+        signing: Option<Arc<Signing>>,
+    ) -> Arc<dyn Transport> {
         let address = Address::parse(&format!("localhost:{}", self.address.port())).unwrap();
-        let (proxy, tls, timeouts) = (ProxySettings::none(), self.client_tls(identity), Timeouts::default());
+        let timeouts = Timeouts::default();
         match way {
-            Way::Grpc => Arc::new(GrpcTransport::new(address, proxy, &tls, timeouts).unwrap()),
-            _ => Arc::new(HttpsTransport::new(address, proxy, &tls, signing, timeouts)),
+            Way::Grpc => Arc::new(GrpcTransport::new(address, proxy, tls, timeouts).unwrap()),
+            _ => Arc::new(HttpsTransport::new(address, proxy, tls, signing, timeouts)),
         }
     }
 
@@ -171,7 +184,11 @@ impl World {
     }
 
     /// A bare TLS connection with the site's certificate, if one is given.
-    pub(crate) async fn raw(&self, site: Option<&Site>, alpn: &[u8]) -> tokio_rustls::client::TlsStream<TcpStream> {
+    pub(crate) async fn raw(
+        &self,
+        site: Option<&Site>,
+        alpn: &[u8],
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let identity = site.map(|site| (site.certificate.certificate_pem.as_str(), site.key.as_ref()));
         let mut tls = self.client_tls(identity);
         tls.alpn_protocols = vec![alpn.to_vec()];
@@ -227,7 +244,9 @@ pub(crate) async fn eventually(condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), waited).await.expect("the condition never came true");
+    tokio::time::timeout(std::time::Duration::from_secs(60), waited)
+        .await
+        .expect("the condition never came true");
 }
 
 /// Waits for the one order there must be.
@@ -277,7 +296,8 @@ impl Server {
         let tls = server_config(ca, certificates, Arc::clone(&shared)).unwrap();
         let verifier = Arc::new(RequestVerifier::new(Span::from_secs(300), 10_000, Timestamp::default()));
         let handlers = Handlers::new(handle.clone(), shared);
-        let router = sheaf_wire_native::router(handlers.clone(), verifier).merge(sheaf_wire_native::grpc(handlers));
+        let router =
+            sheaf_wire_native::router(handlers.clone(), verifier).merge(sheaf_wire_native::grpc(handlers));
         Server { tls: TlsAcceptor::from(Arc::new(tls)), router, uploads_closed }
     }
 

@@ -113,7 +113,12 @@ impl Files {
     }
 
     /// Reads and checks what the command left.
-    pub(super) fn read(&self, expect: Expect, given: Option<&ParamSet>, output_max: u64) -> Result<TrainResult, Error> {
+    pub(super) fn read(
+        &self,
+        expect: Expect,
+        given: Option<&ParamSet>,
+        output_max: u64,
+    ) -> Result<TrainResult, Error> {
         let metrics = read_metrics(&self.metrics_out)?;
         let model = match expect {
             Expect::Metrics => None,
@@ -138,7 +143,9 @@ fn read_metrics(path: &Path) -> Result<MetricsFile, Error> {
         return Err(bad(format!("it has {} metrics, more than {METRICS_MAX}", file.metrics.len())));
     }
     match file.metrics.keys().find(|name| name.is_empty() || name.len() > METRIC_NAME_LEN_MAX) {
-        Some(_) => Err(bad(format!("the name of a metric is not from 1 to {METRIC_NAME_LEN_MAX} bytes long"))),
+        Some(_) => {
+            Err(bad(format!("the name of a metric is not from 1 to {METRIC_NAME_LEN_MAX} bytes long")))
+        }
         None => Ok(file),
     }
 }
@@ -164,10 +171,13 @@ fn like(given: &ParamSet, model: &ParamSet) -> Result<ParamSet, Error> {
     let mut tensors: Vec<Tensor> = Vec::with_capacity(given.len());
     for expected in given {
         let name = expected.name();
-        let tensor = model.get(name).ok_or_else(|| bad(format!("it lacks tensor {name:?} of the model handed out")))?;
+        let tensor = model
+            .get(name)
+            .ok_or_else(|| bad(format!("it lacks tensor {name:?} of the model handed out")))?;
         if tensor.spec != expected.spec {
             let (is, was) = (&tensor.spec, &expected.spec);
-            let reason = format!("tensor {name:?} is {}{}, was {}{}", is.dtype, is.shape, was.dtype, was.shape);
+            let reason =
+                format!("tensor {name:?} is {}{}, was {}{}", is.dtype, is.shape, was.dtype, was.shape);
             return Err(bad(reason));
         }
         tensors.push(tensor.clone());

@@ -92,7 +92,10 @@ impl ExecTrainer {
             return Err(Error::setting("workdir", format!("{} is not a directory", workdir.display())));
         }
         let Some((program, arguments)) = spec.command.split_first() else {
-            return Err(Error::setting("command", "it is empty; write command = [\"python3\", \"train.py\"]"));
+            return Err(Error::setting(
+                "command",
+                "it is empty; write command = [\"python3\", \"train.py\"]",
+            ));
         };
         if spec.command.iter().any(|word| word.contains('\0')) || program.is_empty() {
             return Err(Error::setting("command", "it has an empty program or a NUL"));
@@ -147,7 +150,8 @@ impl std::fmt::Debug for ExecTrainer {
 }
 
 fn find_program(program: &str, workdir: &Path) -> Result<PathBuf, Error> {
-    let missing = |place: String| Error::setting("command", format!("there is no program {program:?} {place}"));
+    let missing =
+        |place: String| Error::setting("command", format!("there is no program {program:?} {place}"));
     if program.contains('/') {
         let path = workdir.join(program);
         return if path.is_file() { Ok(path) } else { Err(missing(format!("from {}", workdir.display()))) };
@@ -164,10 +168,16 @@ fn variables(names: &[String]) -> Result<Vec<(String, OsString)>, Error> {
     let mut variables = Vec::new();
     for name in names {
         if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(Error::setting("env", format!("{name:?} is no name of a variable; values are not given here")));
+            return Err(Error::setting(
+                "env",
+                format!("{name:?} is no name of a variable; values are not given here"),
+            ));
         }
         if name.starts_with("SHEAF_") {
-            return Err(Error::setting("env", format!("{name:?} is not handed on: SHEAF_ names belong to the contract")));
+            return Err(Error::setting(
+                "env",
+                format!("{name:?} is not handed on: SHEAF_ names belong to the contract"),
+            ));
         }
         // A variable that is not set is not set for the command either.
         variables.extend(std::env::var_os(name).map(|value| (name.clone(), value)));

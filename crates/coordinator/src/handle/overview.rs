@@ -1,0 +1,126 @@
+//! Every participant at a glance: who may come in, who is there, what went wrong last.
+
+use std::collections::HashMap;
+
+use sheaf_domain::{Digest, Identity, Role, RunStatus, SiteName, Timestamp};
+use sheaf_store::{InviteState, SiteRecord, SiteState};
+
+use crate::{Error, Handle};
+
+/// What is known of a participant across runs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SiteOverview {
+    /// Its name.
+    pub name: SiteName,
+    /// `invited`, `active`, `waiting for approval` or `revoked: …`, for people.
+    pub state: String,
+    /// Whether it counts as present.
+    pub present: bool,
+    /// When it was last heard of.
+    pub last_seen: Option<Timestamp>,
+    /// When its certificate ends.
+    pub certificate_not_after: Option<Timestamp>,
+    /// The fingerprint of its key.
+    pub key_fingerprint: Option<Digest>,
+    /// What its client calls itself.
+    pub client: Option<String>,
+    /// The tasks it has been assigned and not answered.
+    pub working: Vec<String>,
+    /// The last thing that went wrong with it, in any run.
+    pub last_error: Option<String>,
+}
+
+impl Handle {
+    /// Every participant that was invited or enrolled.
+    ///
+    /// # Errors
+    /// Permission denied; when the store cannot be read.
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn sites(&self, who: &Identity) -> Result<Vec<SiteOverview>, Error> {
+        self.authorise(who, Role::Operator)?;
+        let errors = self.errors_of_runs();
+        let sites = self.shared.registry.all();
+        let mut overviews: Vec<SiteOverview> = sites.iter().map(|site| self.overview(site, &errors)).collect();
+        let mut newest_invites: HashMap<SiteName, sheaf_store::Invite> = HashMap::new();
+        for invite in self.shared.store.invites().await? {
+            newest_invites.insert(invite.site.clone(), invite);
+        }
+        for (name, invite) in newest_invites {
+            if invite.state != InviteState::Open {
+                continue;
+            }
+            let expired = invite.expires_at <= self.shared.clock.now();
+            let state = if expired { "invitation expired" } else { "invited" };
+            match overviews.iter_mut().find(|overview| overview.name == name) {
+                Some(known) if !expired => known.state = format!("{}; invited again", known.state),
+                Some(_) => {}
+                None => overviews.push(self.invited(name, state)),
+            }
+        }
+        overviews.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(overviews)
+    }
+
+    fn invited(&self, name: SiteName, state: &str) -> SiteOverview {
+        SiteOverview {
+            state: state.to_owned(),
+            present: false,
+            last_seen: None,
+            certificate_not_after: None,
+            key_fingerprint: None,
+            client: None,
+            working: Vec::new(),
+            last_error: self.shared.incidents.last(&name).map(|incident| incident.text),
+            name,
+        }
+    }
+
+    /// The last thing that went wrong with each participant, by the newest run that has something to say.
+    fn errors_of_runs(&self) -> HashMap<SiteName, String> {
+        let mut errors = HashMap::new();
+        for slot in self.shared.all_runs() {
+            // A run that cannot be read now says nothing.
+            let sites = slot.read(|state| state.status().sites).unwrap_or_default();
+            for site in sites {
+                if let Some(error) = site.last_error {
+                    errors.entry(site.site).or_insert(error);
+                }
+            }
+        }
+        errors
+    }
+
+    fn overview(&self, site: &SiteRecord, errors: &HashMap<SiteName, String>) -> SiteOverview {
+        let sign = self.shared.presence.sign(&site.name);
+        let incident = self.shared.incidents.last(&site.name).map(|incident| incident.text);
+        SiteOverview {
+            name: site.name.clone(),
+            state: match &site.state {
+                SiteState::Active => "active".to_owned(),
+                SiteState::PendingApproval => "waiting for approval".to_owned(),
+                SiteState::Revoked { reason, .. } => format!("revoked: {reason}"),
+            },
+            present: sign.as_ref().is_some_and(|sign| sign.present),
+            last_seen: sign.as_ref().and_then(|sign| sign.last_wall).or(site.last_seen),
+            certificate_not_after: site.certificate.as_ref().map(|certificate| certificate.not_after),
+            key_fingerprint: Some(site.key_fingerprint),
+            client: sign.and_then(|sign| sign.client),
+            working: self.shared.outbox(&site.name).tasks().iter().map(ToString::to_string).collect(),
+            // What was noted since the start is newer than what the runs remember from before.
+            last_error: incident.or_else(|| errors.get(&site.name).cloned()),
+        }
+    }
+
+    /// Puts what the run itself does not know into its status.
+    pub(super) fn with_incidents(&self, mut status: RunStatus) -> RunStatus {
+        for site in &mut status.sites {
+            let incident = self.shared.incidents.last(&site.site);
+            let ours = incident.filter(|incident| incident.run.is_none_or(|run| run == status.run));
+            if let Some(incident) = ours {
+                site.last_error = Some(incident.text);
+            }
+        }
+        status
+    }
+}
