@@ -57,13 +57,16 @@ struct Rebuilds {
     wait: Duration,
 }
 
+/// Answers an asker with what became of the commit.
+type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
 /// What one commit takes in.
 #[derive(Default)]
 struct Batch {
     drafts: BTreeMap<JournalId, Vec<EntryDraft>>,
     bytes: usize,
     actions: Vec<(RunId, Action)>,
-    replies: Vec<Box<dyn FnOnce(Result<(), Error>) + Send>>,
+    replies: Vec<Answer>,
     created: Vec<RunId>,
     rounds_closed: u64,
 }

@@ -250,7 +250,7 @@ mod tests {
         let metrics = Metrics::from([("loss".to_owned(), 0.1)]);
         let stored = StoredResult::store(&dir, task(), &outputs, 7.0, metrics).unwrap();
         let found = StoredResult::left_over(home.path()).unwrap();
-        assert_eq!(found, [stored.clone()]);
+        assert_eq!(found, std::slice::from_ref(&stored));
         let pieces = stored.pieces(&dir);
         assert_eq!(pieces.len(), 2);
         for piece in &pieces {

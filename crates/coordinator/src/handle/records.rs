@@ -142,6 +142,9 @@ impl Handle {
         let (mut objects, mut bytes) = (0, 0);
         for hold in self.shared.blob.holds().await? {
             for (digest, len) in self.shared.blob.held(&hold).await? {
+                if self.shared.scope.is_cancelled() {
+                    return Err(Error::shutting_down());
+                }
                 if copy.hold(&digest, &hold).await? {
                     continue;
                 }

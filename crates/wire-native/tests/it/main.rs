@@ -1,5 +1,11 @@
 //! The native protocol end to end: the real client transports against the real coordinator, over real TLS on loopback.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails, in its helpers too"
+)]
+
 mod bad_grpc;
 mod bad_https;
 mod calls;

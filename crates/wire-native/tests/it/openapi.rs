@@ -68,8 +68,9 @@ fn the_fields_are_those_of_the_messages() {
         ("LeaveReply", fields(&v1::LeaveReply::default())),
     ];
     for (name, expected) in &messages {
-        let described = schemas[*name]["properties"].as_object().map(|map| map.keys().cloned().collect());
-        assert_eq!(described.unwrap_or_else(BTreeSet::new), *expected, "{name}");
+        let described: Option<BTreeSet<String>> =
+            schemas[*name]["properties"].as_object().map(|map| map.keys().cloned().collect());
+        assert_eq!(described.unwrap_or_default(), *expected, "{name}");
     }
     // The rest: errors, and configuration values, which are no plain objects of fields.
     let known: BTreeSet<&str> =
