@@ -13,7 +13,7 @@ mod status;
 mod uploads;
 
 pub use body::{
-    ApproveBody, BackupBody, CreateRunBody, CreatedRun, ErrorBody, ErrorDetail, ExtendBody, HeadBody, InviteBody, JournalBody,
-    KitBody, ModelBody, PlanBody, PlanSummary, ReasonBody,
+    ApproveBody, BackupBody, CreateRunBody, CreatedRun, ErrorBody, ErrorDetail, ExtendBody, HeadBody,
+    InviteBody, JournalBody, KitBody, ModelBody, PlanBody, PlanSummary, ReasonBody,
 };
 pub use routes::{ROUTES, router};

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use sheaf_coordinator::{Handle, ModelRef, Which};
 use sheaf_domain::{ByteSpan, ErrorKind, Identity};
 
 use crate::ModelBody;
-use crate::routes::Caller;
+use crate::routes::{Asked, Caller, Named};
 use crate::status::Failure;
 
 /// How much is read at once, in bytes.
@@ -19,7 +19,7 @@ const STRIDE: u64 = 1024 * 1024;
 pub(crate) async fn facts(
     State(handle): State<Handle>,
     caller: Caller,
-    Path((run, which)): Path<(String, String)>,
+    Named((run, which)): Named<(String, String)>,
 ) -> Result<Json<ModelBody>, Failure> {
     let model = find(&handle, &caller.0, &run, &which).await?;
     Ok(Json(ModelBody {
@@ -41,8 +41,8 @@ pub(crate) struct From {
 pub(crate) async fn bytes(
     State(handle): State<Handle>,
     caller: Caller,
-    Path((run, which)): Path<(String, String)>,
-    Query(from): Query<From>,
+    Named((run, which)): Named<(String, String)>,
+    Asked(from): Asked<From>,
 ) -> Result<Response, Failure> {
     let model = find(&handle, &caller.0, &run, &which).await?;
     let total = model.manifest.byte_len();
@@ -73,7 +73,10 @@ async fn find(handle: &Handle, who: &Identity, run: &str, which: &str) -> Result
         "best" => Which::Best,
         "last" => Which::Last,
         round => Which::Round(round.parse().map_err(|_| {
-            Failure::new(ErrorKind::InvalidArgument, format!("{round:?} is neither best, last nor a round's number"))
+            Failure::new(
+                ErrorKind::InvalidArgument,
+                format!("{round:?} is neither best, last nor a round's number"),
+            )
         })?),
     };
     Ok(handle.model(who, run, which).await?)

@@ -1,14 +1,14 @@
 //! Records: journals, their signed ends, replay, backup, and this API's own document.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use sheaf_coordinator::{BackupReport, Handle, ReplayReport};
 use sheaf_domain::{ErrorKind, Identity, JournalId, Span};
 
-use crate::routes::{Caller, JsonBody};
+use crate::routes::{Asked, Caller, JsonBody, Named};
 use crate::status::Failure;
 use crate::{BackupBody, HeadBody, JournalBody};
 
@@ -33,8 +33,8 @@ fn default_limit() -> u32 {
 pub(crate) async fn entries(
     State(handle): State<Handle>,
     caller: Caller,
-    Path(journal): Path<String>,
-    Query(page): Query<Page>,
+    Named(journal): Named<String>,
+    Asked(page): Asked<Page>,
 ) -> Result<Json<JournalBody>, Failure> {
     let journal = find(&handle, &caller.0, &journal).await?;
     let hold = Span::from_millis(page.hold_ms);
@@ -45,7 +45,7 @@ pub(crate) async fn entries(
 pub(crate) async fn head(
     State(handle): State<Handle>,
     caller: Caller,
-    Path(journal): Path<String>,
+    Named(journal): Named<String>,
 ) -> Result<Json<HeadBody>, Failure> {
     let journal = find(&handle, &caller.0, &journal).await?;
     let head = handle.signed_head(&caller.0, journal).await?;
@@ -62,7 +62,7 @@ pub(crate) async fn head(
 pub(crate) async fn replay(
     State(handle): State<Handle>,
     caller: Caller,
-    Path(run): Path<String>,
+    Named(run): Named<String>,
 ) -> Result<Json<ReplayReport>, Failure> {
     let run = handle.find_run(&caller.0, &run).await?;
     Ok(Json(handle.replay(&caller.0, run).await?))

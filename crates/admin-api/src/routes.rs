@@ -1,7 +1,7 @@
 //! Every route of the API, and who the caller is.
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::routing::{MethodRouter, get, post, put};
 use serde::de::DeserializeOwned;
@@ -63,7 +63,9 @@ fn handler(method: &str, path: &str) -> Option<MethodRouter<Handle>> {
         ("get", "/runs/{run}/models/{which}/bytes") => get(models::bytes),
         ("get", "/journals/{journal}") => get(records::entries),
         ("get", "/journals/{journal}/head") => get(records::head),
-        ("put", "/uploads/{upload}/pieces/{digest}") => put(uploads::piece).layer(DefaultBodyLimit::disable()),
+        ("put", "/uploads/{upload}/pieces/{digest}") => {
+            put(uploads::piece).layer(DefaultBodyLimit::disable())
+        }
         ("get", "/sites") => get(sites::list),
         ("post", "/invites") => post(sites::invite),
         ("post", "/sites/{site}/approve") => post(sites::approve),
@@ -84,7 +86,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Caller, Failure> {
         let identity = parts.extensions.get::<Peer>().map(|peer| peer.identity.clone());
         identity.map(Caller).ok_or_else(|| {
-            Failure::new(ErrorKind::Unauthenticated, "an operator's client certificate is needed; see `sheaf pki`")
+            Failure::new(
+                ErrorKind::Unauthenticated,
+                "an operator's client certificate is needed; see `sheaf pki`",
+            )
         })
     }
 }
@@ -98,6 +103,34 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, Failure> {
         match axum::Json::<T>::from_request(request, state).await {
             Ok(axum::Json(body)) => Ok(JsonBody(body)),
+            Err(rejection) => Err(Failure::new(ErrorKind::InvalidArgument, rejection.body_text())),
+        }
+    }
+}
+
+/// What a path names; a refusal is one of ours.
+pub(crate) struct Named<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named<T>, Failure> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(named)) => Ok(Named(named)),
+            Err(rejection) => Err(Failure::new(ErrorKind::InvalidArgument, rejection.body_text())),
+        }
+    }
+}
+
+/// What a query asks for; a refusal is one of ours.
+pub(crate) struct Asked<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Asked<T>, Failure> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(asked)) => Ok(Asked(asked)),
             Err(rejection) => Err(Failure::new(ErrorKind::InvalidArgument, rejection.body_text())),
         }
     }

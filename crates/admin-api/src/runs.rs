@@ -1,17 +1,20 @@
 //! Runs: create, list, watch, stop, extend.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use sheaf_coordinator::{CreateRun, Handle};
 use sheaf_domain::plan::Plan;
 use sheaf_domain::{Role, RunStatus};
 
-use crate::routes::{Caller, JsonBody};
+use crate::routes::{Caller, JsonBody, Named};
 use crate::status::Failure;
 use crate::{CreateRunBody, CreatedRun, ExtendBody, PlanBody, PlanSummary, ReasonBody};
 
-pub(crate) async fn list(State(handle): State<Handle>, caller: Caller) -> Result<Json<Vec<RunStatus>>, Failure> {
+pub(crate) async fn list(
+    State(handle): State<Handle>,
+    caller: Caller,
+) -> Result<Json<Vec<RunStatus>>, Failure> {
     Ok(Json(handle.runs(&caller.0).await?))
 }
 
@@ -47,7 +50,7 @@ pub(crate) async fn check_plan(
 pub(crate) async fn status(
     State(handle): State<Handle>,
     caller: Caller,
-    Path(run): Path<String>,
+    Named(run): Named<String>,
 ) -> Result<Json<RunStatus>, Failure> {
     let run = handle.find_run(&caller.0, &run).await?;
     Ok(Json(handle.status(&caller.0, run).await?))
@@ -56,7 +59,7 @@ pub(crate) async fn status(
 pub(crate) async fn stop(
     State(handle): State<Handle>,
     caller: Caller,
-    Path(run): Path<String>,
+    Named(run): Named<String>,
     JsonBody(body): JsonBody<ReasonBody>,
 ) -> Result<Json<RunStatus>, Failure> {
     let run = handle.find_run(&caller.0, &run).await?;
@@ -66,7 +69,7 @@ pub(crate) async fn stop(
 pub(crate) async fn extend(
     State(handle): State<Handle>,
     caller: Caller,
-    Path(run): Path<String>,
+    Named(run): Named<String>,
     JsonBody(body): JsonBody<ExtendBody>,
 ) -> Result<Json<RunStatus>, Failure> {
     let run = handle.find_run(&caller.0, &run).await?;

@@ -1,16 +1,19 @@
 //! Sites: who they are, invitations, approval, revocation.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use sheaf_coordinator::{Handle, InviteRequest, SiteOverview};
 use sheaf_domain::{ErrorKind, Identity, Role, SiteName};
 
-use crate::routes::{Caller, JsonBody};
+use crate::routes::{Caller, JsonBody, Named};
 use crate::status::Failure;
 use crate::{ApproveBody, InviteBody, KitBody, ReasonBody};
 
-pub(crate) async fn list(State(handle): State<Handle>, caller: Caller) -> Result<Json<Vec<SiteOverview>>, Failure> {
+pub(crate) async fn list(
+    State(handle): State<Handle>,
+    caller: Caller,
+) -> Result<Json<Vec<SiteOverview>>, Failure> {
     Ok(Json(handle.sites(&caller.0).await?))
 }
 
@@ -34,7 +37,7 @@ pub(crate) async fn invite(
 pub(crate) async fn approve(
     State(handle): State<Handle>,
     caller: Caller,
-    Path(site): Path<SiteName>,
+    Named(site): Named<SiteName>,
     JsonBody(body): JsonBody<ApproveBody>,
 ) -> Result<StatusCode, Failure> {
     handle.approve(&caller.0, &site, body.fingerprint).await?;
@@ -44,7 +47,7 @@ pub(crate) async fn approve(
 pub(crate) async fn revoke(
     State(handle): State<Handle>,
     caller: Caller,
-    Path(site): Path<SiteName>,
+    Named(site): Named<SiteName>,
     JsonBody(body): JsonBody<ReasonBody>,
 ) -> Result<StatusCode, Failure> {
     handle.revoke(&caller.0, &site, body.reason).await?;

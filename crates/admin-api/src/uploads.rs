@@ -1,19 +1,19 @@
 //! Pieces of a first model an operator hands in: room is reserved before the body is read.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
 use sheaf_coordinator::Handle;
 use sheaf_domain::{Digest, ErrorKind};
 
-use crate::routes::Caller;
+use crate::routes::{Caller, Named};
 use crate::status::Failure;
 
 pub(crate) async fn piece(
     State(handle): State<Handle>,
     caller: Caller,
-    Path((upload, digest)): Path<(String, Digest)>,
+    Named((upload, digest)): Named<(String, Digest)>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Result<StatusCode, Failure> {

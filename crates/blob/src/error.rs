@@ -149,7 +149,10 @@ impl Error {
         let (path, kind) = (path.to_owned(), source.kind());
         let source = Arc::new(source);
         match kind {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path, source },
+            // A limit on the size of files leaves as little room as a full disk does.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Error::DiskFull { path, source }
+            }
             _ => Error::Io { action, path, source },
         }
     }

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, completions, config, demo, invite, join, journal, logs, ls, model, nodes, pki, replay, run, serve, status, stop,
+    backup, completions, config, demo, invite, join, journal, logs, ls, model, nodes, pki, replay, run,
+    serve, status, stop,
 };
 use crate::operator::OperatorArgs;
 
@@ -14,7 +15,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) operator: OperatorArgs,
     /// Print results as JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,

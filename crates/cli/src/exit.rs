@@ -42,6 +42,11 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code_of(error))
 }
 
+/// A file that was named and is not there.
+fn kind_of_io(error: &std::io::Error) -> Option<ErrorKind> {
+    (error.kind() == std::io::ErrorKind::NotFound).then_some(ErrorKind::NotFound)
+}
+
 fn code_of(error: &anyhow::Error) -> u8 {
     let kind = error.chain().find_map(|cause| {
         cause
@@ -51,6 +56,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
             .or_else(|| cause.downcast_ref::<sheaf_client::Error>().map(sheaf_client::Error::kind))
             .or_else(|| cause.downcast_ref::<sheaf_domain::Error>().map(sheaf_domain::Error::kind))
             .or_else(|| cause.downcast_ref::<sheaf_pki::Error>().map(sheaf_pki::Error::kind))
+            .or_else(|| cause.downcast_ref::<std::io::Error>().and_then(kind_of_io))
     });
     match kind {
         None | Some(ErrorKind::Internal) => 1,

@@ -24,14 +24,32 @@ use tokio_rustls::TlsConnector;
 
 use crate::exit::Failure;
 
+/// Where these options stand in every help page; commands that ask no server ignore them.
+const HEADING: &str = "Operator's connection";
+
 /// How to reach the server as an operator.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct OperatorArgs {
     /// The directory with the operator's certificate and key.
-    #[arg(long, global = true, env = "SHEAF_OPERATOR", value_name = "DIR", default_value = "sheaf-data/operator")]
+    #[arg(
+        long,
+        global = true,
+        env = "SHEAF_OPERATOR",
+        hide_env_values = true,
+        value_name = "DIR",
+        default_value = "sheaf-data/operator",
+        help_heading = HEADING
+    )]
     pub(crate) operator: PathBuf,
     /// The server's address; by default the one the operator's directory names.
-    #[arg(long, global = true, env = "SHEAF_SERVER", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        global = true,
+        env = "SHEAF_SERVER",
+        hide_env_values = true,
+        value_name = "HOST:PORT",
+        help_heading = HEADING
+    )]
     pub(crate) server: Option<String>,
 }
 
@@ -90,13 +108,21 @@ impl Operator {
     }
 
     /// Asks for something that may be held for `hold`.
-    pub(crate) async fn get_held<T: DeserializeOwned>(&mut self, path: &str, hold: Duration) -> anyhow::Result<T> {
+    pub(crate) async fn poll<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        hold: Duration,
+    ) -> anyhow::Result<T> {
         let answer = self.call(Method::GET, path, Bytes::new(), TIMEOUT + hold).await?;
         parse(&answer)
     }
 
     /// Tells something and takes the answer.
-    pub(crate) async fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
         let answer = self.post_raw(path, body, TIMEOUT).await?;
         parse(&answer)
     }
@@ -121,19 +147,35 @@ impl Operator {
         self.call(Method::PUT, path, body, Duration::from_secs(300)).await.map(drop)
     }
 
-    async fn post_raw(&mut self, path: &str, body: &impl Serialize, timeout: Duration) -> anyhow::Result<Bytes> {
+    async fn post_raw(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> anyhow::Result<Bytes> {
         let body = serde_json::to_vec(body)?;
         self.call(Method::POST, path, Bytes::from(body), timeout).await
     }
 
-    async fn call(&mut self, method: Method, path: &str, body: Bytes, timeout: Duration) -> anyhow::Result<Bytes> {
-        let response = tokio::time::timeout(timeout, self.send(method, path, body))
-            .await
-            .map_err(|_| Failure::new(ErrorKind::Timeout, format!("{} did not answer in time", self.address)))??;
+    async fn call(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> anyhow::Result<Bytes> {
+        let response =
+            tokio::time::timeout(timeout, self.send(method, path, body)).await.map_err(|_| {
+                Failure::new(ErrorKind::Timeout, format!("{} did not answer in time", self.address))
+            })??;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_LEN_MAX).collect();
-        let body = tokio::time::timeout(timeout, body).await.map_err(|_| anyhow!("the answer did not end in time"))?;
-        let body = body.map_err(|error| Failure::new(ErrorKind::Unavailable, format!("the answer broke off: {error}")))?;
+        let body = tokio::time::timeout(timeout, body)
+            .await
+            .map_err(|_| anyhow!("the answer did not end in time"))?;
+        let body = body.map_err(|error| {
+            Failure::new(ErrorKind::Unavailable, format!("the answer broke off: {error}"))
+        })?;
         let body = body.to_bytes();
         if status.is_success() { Ok(body) } else { Err(refusal(status, &body).into()) }
     }
@@ -148,7 +190,8 @@ impl Operator {
         let status = response.status();
         let mut body = response.into_body();
         if !status.is_success() {
-            let body = Limited::new(body, ANSWER_LEN_MAX).collect().await.map_err(|error| anyhow!("{error}"))?;
+            let body =
+                Limited::new(body, ANSWER_LEN_MAX).collect().await.map_err(|error| anyhow!("{error}"))?;
             return Err(refusal(status, &body.to_bytes()).into());
         }
         let mut taken = 0;
@@ -162,7 +205,12 @@ impl Operator {
         Ok(taken)
     }
 
-    async fn send(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<http::Response<Incoming>> {
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<http::Response<Incoming>> {
         let request = |body: Bytes| {
             Request::builder()
                 .method(method.clone())
@@ -173,18 +221,26 @@ impl Operator {
         };
         if let Some(connection) = self.connection.as_mut().filter(|connection| !connection.is_closed())
             && connection.ready().await.is_ok()
-            && let Ok(response) = connection.send_request(request(body.clone())?).await
         {
-            return Ok(response);
+            match connection.send_request(request(body.clone())?).await {
+                Ok(response) => return Ok(response),
+                // What may have reached the server is sent again only where twice is as good as once.
+                Err(error) if method == Method::POST && !error.is_canceled() => {
+                    return Err(self.broke_off(&error).into());
+                }
+                Err(_) => {}
+            }
         }
-        let unreachable = |error: &dyn std::fmt::Display| {
-            Failure::new(ErrorKind::Unavailable, format!("cannot reach the server at {}: {error}", self.address))
-        };
         let ready = request(body)?;
         let mut connection = self.connect().await?;
-        let response = connection.send_request(ready).await.map_err(|error| unreachable(&error))?;
+        let response = connection.send_request(ready).await.map_err(|error| self.broke_off(&error))?;
         self.connection = Some(connection);
         Ok(response)
+    }
+
+    fn broke_off(&self, error: &hyper::Error) -> Failure {
+        let message = format!("the connection to the server at {} broke off: {error}", self.address);
+        Failure::new(ErrorKind::Unavailable, message)
     }
 
     async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
@@ -195,7 +251,8 @@ impl Operator {
         let host = self.address.host().to_owned();
         let stream = TcpStream::connect((host.as_str(), self.address.port())).await.map_err(unreachable)?;
         let name = ServerName::try_from(host).context("the server's name")?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.map_err(unreachable)?;
+        let stream =
+            TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.map_err(unreachable)?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         self.scope.spawn(async move {
             // A connection that breaks is made again by the next call.
@@ -206,7 +263,8 @@ impl Operator {
 }
 
 fn parse<T: DeserializeOwned>(answer: &[u8]) -> anyhow::Result<T> {
-    serde_json::from_slice(answer).context("the server's answer is not understood; do client and server have the same version?")
+    serde_json::from_slice(answer)
+        .context("the server's answer is not understood; do client and server have the same version?")
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> Failure {

@@ -30,7 +30,10 @@ pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) 
     for row in rows {
         table.add_row(row);
     }
-    println!("{table}");
+    for line in table.lines() {
+        // Without frames the first column's padding and the last one's are only in the way.
+        println!("{}", line.strip_prefix(' ').unwrap_or(&line).trim_end());
+    }
 }
 
 /// Bytes for people, such as `1.2 MB`.

@@ -52,7 +52,10 @@ impl Budget {
             Ok(Err(_)) => Err(Error::shutting_down()),
             Err(_) => Err(Error::new(
                 ErrorKind::Exhausted,
-                format!("no room for {bytes} more bytes in flight; the budget is {} bytes", self.total * UNIT),
+                format!(
+                    "no room for {bytes} more bytes in flight; the budget is {} bytes",
+                    self.total * UNIT
+                ),
             )),
         }
     }

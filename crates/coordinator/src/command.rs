@@ -1,6 +1,6 @@
 //! What is asked of the writer.
 
-use sheaf_domain::{EntryDraft, RunId, SiteName, SubmitOutcome, Submission};
+use sheaf_domain::{EntryDraft, RunId, SiteName, Submission, SubmitOutcome};
 use sheaf_engine::Event;
 use tokio::sync::oneshot;
 
@@ -25,8 +25,17 @@ pub(crate) enum Command {
     Revoked { site: SiteName, reason: String },
     /// An entry of the federation's own journal.
     Federation { draft: EntryDraft, reply: Option<Reply<()>> },
-    /// Nothing; its answer comes when everything before it is durable or undone.
-    Settle { reply: Reply<()> },
+    /// A look at what is durable: taken when everything before it is durable or undone, and nothing else has begun.
+    Look(Look),
+}
+
+/// What is to be looked at, and whom to tell.
+pub(crate) struct Look(pub(crate) Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 /// Where an answer goes; the asker may have gone away.

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use sheaf_aggregate::{Fold, TileSet, tile_len};
 use sheaf_blob::{BlobStore, Hold};
 use sheaf_domain::{
-    ByteSpan, Digest, ErrorKind, FoldRule, LineageName, Manifest, RunId, SiteName, Span, StageFold, TaskId, Weight,
+    ByteSpan, Digest, ErrorKind, FoldRule, LineageName, Manifest, RunId, SiteName, Span, StageFold, TaskId,
+    Weight,
 };
 use sheaf_engine::{Event, FoldOrder, NewVersion};
 use sheaf_runtime::Compute;
@@ -102,10 +103,12 @@ fn wanted(shared: &Shared, order: &FoldOrder) -> bool {
 async fn release_versions(shared: &Shared, order: &FoldOrder) {
     for fold in &order.folds {
         let optimiser = ServerOptimiser::new(&fold.step, order.key.round);
-        let moments = optimiser.map(|made| made.moments().iter().map(|m| LineageName::optimiser(m)).collect());
+        let moments =
+            optimiser.map(|made| made.moments().iter().map(|m| LineageName::optimiser(m)).collect());
         let moments: Vec<LineageName> = moments.unwrap_or_default();
         for lineage in std::iter::once(&fold.target).chain(&moments) {
-            let published = shared.with_run(order.run, |state| state.version(lineage, order.key.round).is_some());
+            let published =
+                shared.with_run(order.run, |state| state.version(lineage, order.key.round).is_some());
             if let (Ok(false), Ok(hold)) = (published, version_hold(order.run, lineage, order.key.round)) {
                 shared.release(&hold).await;
             }
@@ -205,7 +208,8 @@ impl<'a> Folder<'a> {
             .get(&fold.target)
             .ok_or_else(|| Error::internal(format!("lineage {} has no version to step from", fold.target)))?;
         let optimiser = Arc::new(ServerOptimiser::new(&fold.step, order.key.round).map_err(fold_error)?);
-        let moments: Vec<LineageName> = optimiser.moments().iter().map(|m| LineageName::optimiser(m)).collect();
+        let moments: Vec<LineageName> =
+            optimiser.moments().iter().map(|m| LineageName::optimiser(m)).collect();
         let base_layout = Layout::of(current);
         let prepared = Arc::new(self.prepare(fold, current, &base_layout, contributions).await?);
 
@@ -216,7 +220,8 @@ impl<'a> Folder<'a> {
         for moment in &moments {
             writers.push(ModelWriter::new(self.blob, self.compute, hold_for(moment)?, state_specs.clone()));
         }
-        let sources: Vec<Option<MomentSource>> = moments.iter().map(|moment| MomentSource::of(order, moment)).collect();
+        let sources: Vec<Option<MomentSource>> =
+            moments.iter().map(|moment| MomentSource::of(order, moment)).collect();
         let mut offset = 0;
         for (tensor, state_spec) in current.tensors.iter().zip(&state_specs) {
             for (writer_idx, writer) in writers.iter_mut().enumerate() {
@@ -312,11 +317,13 @@ impl<'a> Folder<'a> {
         let mut values = vec![0.0; usize::try_from(tile.len).unwrap_or(usize::MAX)];
         if let Some(source) = source {
             let start = source.starts.get(tensor);
-            let start = start.ok_or_else(|| Error::internal(format!("optimiser state lacks tensor {tensor:?}")))?;
+            let start =
+                start.ok_or_else(|| Error::internal(format!("optimiser state lacks tensor {tensor:?}")))?;
             let size = Dtype::F64.size() as u64;
             let span = ByteSpan { offset: start + tile.start * size, len: tile.len * size };
             let bytes = models::read(self.blob, &source.layout, span).await?;
-            element::to_f64(Dtype::F64, &bytes, &mut values).map_err(|error| Error::internal(error.to_string()))?;
+            element::to_f64(Dtype::F64, &bytes, &mut values)
+                .map_err(|error| Error::internal(error.to_string()))?;
         }
         Ok(values)
     }
@@ -355,13 +362,18 @@ struct Tile {
 }
 
 fn contributions<'a>(order: &'a FoldOrder, fold: &StageFold) -> Result<Vec<Contribution<'a>>, Error> {
-    let of = |site: &SiteName, task: TaskId| Error::internal(format!("task {task} of {site} lacks slot {}", fold.slot));
+    let of = |site: &SiteName, task: TaskId| {
+        Error::internal(format!("task {task} of {site} lacks slot {}", fold.slot))
+    };
     order
         .inputs
         .iter()
         .map(|input| {
-            let submitted =
-                input.slots.iter().find(|slot| slot.slot == fold.slot).ok_or_else(|| of(&input.site, input.task))?;
+            let submitted = input
+                .slots
+                .iter()
+                .find(|slot| slot.slot == fold.slot)
+                .ok_or_else(|| of(&input.site, input.task))?;
             let weight = match fold.weight {
                 Weight::NumExamples => input.num_examples,
                 Weight::Uniform => 1.0,
@@ -392,11 +404,15 @@ fn step_tile(
     let mut moments: Vec<&mut [f64]> = state.iter_mut().map(|moment| &mut moment[..]).collect();
     optimiser.step(&current, &folded, &mut moments, &mut next).map_err(fold_error)?;
     let mut out = Vec::with_capacity(1 + state.len());
-    for (dtype, values) in std::iter::once((dtype, &next)).chain(state.iter().map(|moment| (Dtype::F64, moment))) {
+    for (dtype, values) in
+        std::iter::once((dtype, &next)).chain(state.iter().map(|moment| (Dtype::F64, moment)))
+    {
         let mut bytes = vec![0; values.len() * dtype.size()];
         element::from_f64(dtype, values, &mut bytes).map_err(internal)?;
         if let Some(index) = element::first_non_finite(dtype, &bytes) {
-            return Err(Error::internal(format!("the folded model is not finite at index {index} of a tile")));
+            return Err(Error::internal(format!(
+                "the folded model is not finite at index {index} of a tile"
+            )));
         }
         out.push(Bytes::from(bytes));
     }

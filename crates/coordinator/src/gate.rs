@@ -29,7 +29,9 @@ pub(crate) async fn check(
     submission: &Submission,
     examples_max: f64,
 ) -> Result<Result<(), Refusal>, Error> {
-    if let Err(refusal) = check_numbers(submission, examples_max).and_then(|()| check_slots(assignment, submission)) {
+    if let Err(refusal) =
+        check_numbers(submission, examples_max).and_then(|()| check_slots(assignment, submission))
+    {
         return Ok(Err(refusal));
     }
     let hold = task_hold(submission.task)?;
@@ -39,7 +41,9 @@ pub(crate) async fn check(
         let slot = &submitted.slot;
         let byte_len_max = shared.settings.init_model_max.as_bytes();
         let byte_len_max = expected.as_ref().map_or(byte_len_max, |model| model.byte_len());
-        if let Err(refusal) = check_manifest(slot, &submitted.manifest, expected.as_deref(), &held, byte_len_max) {
+        if let Err(refusal) =
+            check_manifest(slot, &submitted.manifest, expected.as_deref(), &held, byte_len_max)
+        {
             return Ok(Err(refusal));
         }
         if let Some(bad) = find_bad_value(shared, &submitted.manifest).await? {
@@ -55,7 +59,8 @@ pub(crate) fn expected_manifest(
     assignment: &Assignment,
     slot: &SlotName,
 ) -> Result<Option<std::sync::Arc<Manifest>>, Error> {
-    let like = assignment.outputs.iter().find(|output| output.slot == *slot).and_then(|output| output.like.clone());
+    let like =
+        assignment.outputs.iter().find(|output| output.slot == *slot).and_then(|output| output.like.clone());
     let Some(like) = like else { return Ok(None) };
     shared.with_run(like.run, |state| {
         state.version(&like.lineage, like.version).map(|version| std::sync::Arc::clone(&version.manifest))
@@ -75,7 +80,8 @@ fn check_numbers(submission: &Submission, examples_max: f64) -> Result<(), Refus
 }
 
 fn check_metrics(metrics: &Metrics) -> Result<(), Refusal> {
-    let refusal = |name: &str, message: String| Refusal::Metric { name: name.chars().take(64).collect(), message };
+    let refusal =
+        |name: &str, message: String| Refusal::Metric { name: name.chars().take(64).collect(), message };
     if metrics.len() > METRICS_MAX {
         let message = format!("{} metrics exceed the limit of {METRICS_MAX}", metrics.len());
         return Err(refusal("", message));
@@ -172,7 +178,9 @@ impl std::fmt::Display for BadValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let BadValue { dtype, tensor, index } = self;
         match dtype {
-            Dtype::Bool => write!(f, "tensor {tensor:?} holds neither 0 nor 1 at index {index}, but it is bool"),
+            Dtype::Bool => {
+                write!(f, "tensor {tensor:?} holds neither 0 nor 1 at index {index}, but it is bool")
+            }
             _ => write!(f, "tensor {tensor:?} is not finite at index {index}"),
         }
     }

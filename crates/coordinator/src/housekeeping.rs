@@ -72,7 +72,8 @@ async fn write_sightings(shared: &Shared) {
 
 async fn forget_expired(shared: &Shared) {
     let now = shared.clock.now();
-    let month_ago = sheaf_domain::Timestamp::from_millis(now.as_millis().saturating_sub(INVITES_KEPT.as_millis()));
+    let month_ago =
+        sheaf_domain::Timestamp::from_millis(now.as_millis().saturating_sub(INVITES_KEPT.as_millis()));
     let forgotten = shared.store.expire_mail(now).await.and(shared.store.forget_invites(month_ago).await);
     if let Err(error) = forgotten {
         tracing::warn!(%error, "what has expired could not be forgotten now");

@@ -67,7 +67,14 @@ struct Content {
 
 impl Incidents {
     /// Notes an incident; returns whether it is to be journalled. The caller makes sure that the site is a known one.
-    pub(crate) fn note(&self, site: &SiteName, kind: Kind, run: Option<RunId>, text: &str, now: Duration) -> bool {
+    pub(crate) fn note(
+        &self,
+        site: &SiteName,
+        kind: Kind,
+        run: Option<RunId>,
+        text: &str,
+        now: Duration,
+    ) -> bool {
         let mut content = lock(&self.0);
         let text = text.chars().take(TEXT_LEN_MAX).collect();
         content.last.insert(site.clone(), Incident { run, text });

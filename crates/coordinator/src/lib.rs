@@ -28,8 +28,8 @@ mod writer;
 
 pub use error::Error;
 pub use handle::{
-    BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery, Enrolment, Handle, InviteRequest, ModelRef, STATE_FILE, SiteOverview, Upload,
-    Which, WorkOrder,
+    BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery, Enrolment,
+    Handle, InviteRequest, ModelRef, STATE_FILE, SiteOverview, Upload, Which, WorkOrder,
 };
 pub use outbox::Withdrawn;
 pub use registry::SiteKeyFacts;

@@ -23,7 +23,8 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn of(manifest: &Manifest) -> Layout {
-        let segments: Vec<Segment> = manifest.tensors.iter().flat_map(|tensor| &tensor.segments).cloned().collect();
+        let segments: Vec<Segment> =
+            manifest.tensors.iter().flat_map(|tensor| &tensor.segments).cloned().collect();
         let mut position = 0_u64;
         let starts = segments.iter().map(|segment| {
             let start = position;
@@ -54,7 +55,11 @@ impl Layout {
 }
 
 /// Reads the same stretch of several models, in one request to the store.
-pub(crate) async fn read_rows(blob: &dyn BlobStore, rows: &[&Layout], span: ByteSpan) -> Result<Vec<Bytes>, Error> {
+pub(crate) async fn read_rows(
+    blob: &dyn BlobStore,
+    rows: &[&Layout],
+    span: ByteSpan,
+) -> Result<Vec<Bytes>, Error> {
     let located: Vec<Vec<Segment>> = rows.iter().map(|layout| layout.locate(span)).collect();
     let counts: Vec<usize> = located.iter().map(Vec::len).collect();
     let segments: Vec<Segment> = located.into_iter().flatten().collect();
@@ -68,7 +73,11 @@ pub(crate) async fn read(blob: &dyn BlobStore, layout: &Layout, span: ByteSpan) 
 }
 
 /// As [`read`], for a single stretch of a manifest.
-pub(crate) async fn read_once(blob: &dyn BlobStore, manifest: &Manifest, span: ByteSpan) -> Result<Bytes, Error> {
+pub(crate) async fn read_once(
+    blob: &dyn BlobStore,
+    manifest: &Manifest,
+    span: ByteSpan,
+) -> Result<Bytes, Error> {
     Ok(join(blob.read_many(&manifest.locate(span)).await?))
 }
 
@@ -84,7 +93,11 @@ fn join(mut parts: Vec<Bytes>) -> Bytes {
 }
 
 /// The digest of a stored model.
-pub(crate) async fn digest(blob: &dyn BlobStore, compute: &Compute, manifest: &Manifest) -> Result<Digest, Error> {
+pub(crate) async fn digest(
+    blob: &dyn BlobStore,
+    compute: &Compute,
+    manifest: &Manifest,
+) -> Result<Digest, Error> {
     let layout = Layout::of(manifest);
     let mut hasher = ModelHasher::new();
     let mut position = 0;
@@ -102,7 +115,11 @@ pub(crate) async fn digest(blob: &dyn BlobStore, compute: &Compute, manifest: &M
 }
 
 /// Hashes the next bytes of a model, off the I/O threads where they are many.
-pub(crate) async fn hash(compute: &Compute, mut hasher: ModelHasher, bytes: Bytes) -> Result<ModelHasher, Error> {
+pub(crate) async fn hash(
+    compute: &Compute,
+    mut hasher: ModelHasher,
+    bytes: Bytes,
+) -> Result<ModelHasher, Error> {
     if bytes.len() <= HASH_INLINE_MAX {
         hasher.bytes(&bytes);
         return Ok(hasher);
@@ -144,7 +161,8 @@ mod tests {
             TensorSpec::new("empty", Dtype::F32, [0]).unwrap(),
             TensorSpec::new("b", Dtype::U8, [7]).unwrap(),
         ];
-        let pieces: Vec<Digest> = (0..19_u64.div_ceil(piece_len)).map(|i| Digest::of(&i.to_le_bytes())).collect();
+        let pieces: Vec<Digest> =
+            (0..19_u64.div_ceil(piece_len)).map(|i| Digest::of(&i.to_le_bytes())).collect();
         Manifest::over_pieces(specs, piece_len, &pieces).unwrap()
     }
 

@@ -39,12 +39,12 @@ impl Outboxes {
         outbox
     }
 
-    /// Takes out whatever of `run` is not in `live`; for a run that was rebuilt.
-    pub(crate) fn retain_run(&self, run: RunId, live: &BTreeSet<TaskId>) {
+    /// Takes out whatever of `run` is not among its `assigned` tasks; for a run that was rebuilt.
+    pub(crate) fn retain_run(&self, run: RunId, assigned: &BTreeSet<TaskId>) {
         let boxes: Vec<Arc<Outbox>> = lock(&self.boxes).values().cloned().collect();
         for outbox in boxes {
             for assignment in outbox.work(&[]) {
-                if assignment.run == run && !live.contains(&assignment.task) {
+                if assignment.run == run && !assigned.contains(&assignment.task) {
                     outbox.withdraw(assignment.task, "no longer assigned".to_owned());
                 }
             }
@@ -108,7 +108,9 @@ impl Outbox {
         let gone = have.iter().filter(|task| !content.work.values().any(|present| present.task == **task));
         gone.map(|task| {
             let known = content.withdrawn.iter().rev().find(|withdrawn| withdrawn.task == *task);
-            known.cloned().unwrap_or_else(|| Withdrawn { task: *task, reason: "no longer assigned".to_owned() })
+            known
+                .cloned()
+                .unwrap_or_else(|| Withdrawn { task: *task, reason: "no longer assigned".to_owned() })
         })
         .collect()
     }
@@ -116,7 +118,10 @@ impl Outbox {
     /// Whether one of the assignments hands out `version`.
     pub(crate) fn hands_out(&self, version: &VersionRef) -> bool {
         let content = lock(&self.content);
-        content.work.values().any(|assignment| assignment.inputs.iter().any(|input| input.version == *version))
+        content
+            .work
+            .values()
+            .any(|assignment| assignment.inputs.iter().any(|input| input.version == *version))
     }
 
     /// The tasks in it.

@@ -30,7 +30,17 @@ impl<'a> ModelWriter<'a> {
         specs: Vec<TensorSpec>,
     ) -> ModelWriter<'a> {
         let left = specs.iter().map(TensorSpec::byte_len).sum();
-        ModelWriter { blob, compute, hold, specs, left, piece_left: 0, piece: None, pieces: Vec::new(), hasher: ModelHasher::new() }
+        ModelWriter {
+            blob,
+            compute,
+            hold,
+            specs,
+            left,
+            piece_left: 0,
+            piece: None,
+            pieces: Vec::new(),
+            hasher: ModelHasher::new(),
+        }
     }
 
     /// Begins the next tensor; its bytes follow through [`ModelWriter::write`].

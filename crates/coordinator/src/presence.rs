@@ -28,7 +28,13 @@ pub(crate) struct Sign {
 
 impl Presence {
     /// Notes a sign of life; returns whether the participant was not counted as present.
-    pub(crate) fn touch(&self, site: &SiteName, monotonic: Duration, wall: Timestamp, client: Option<&str>) -> bool {
+    pub(crate) fn touch(
+        &self,
+        site: &SiteName,
+        monotonic: Duration,
+        wall: Timestamp,
+        client: Option<&str>,
+    ) -> bool {
         let mut signs = lock(&self.0);
         let sign = signs.entry(site.clone()).or_insert_with(|| Sign::absent(monotonic));
         sign.last = monotonic;

@@ -81,7 +81,10 @@ pub(crate) async fn acquire(
 }
 
 /// Rebuilds a run from its journal, checking the chain on the way; also returns the journal's end.
-pub(crate) async fn replay_run(store: &dyn StateStore, run: RunId) -> Result<(RunState, (u64, Digest)), Error> {
+pub(crate) async fn replay_run(
+    store: &dyn StateStore,
+    run: RunId,
+) -> Result<(RunState, (u64, Digest)), Error> {
     let journal = JournalId::Run(run);
     let mut state: Option<RunState> = None;
     let mut end = (0, GENESIS);
@@ -98,7 +101,10 @@ pub(crate) async fn replay_run(store: &dyn StateStore, run: RunId) -> Result<(Ru
                 Some(state) => state.apply(entry.at, &event).map(drop),
             };
             applied.map_err(|rejected| {
-                Error::internal(format!("journal {run} cannot be replayed at entry {}: {rejected}", entry.seq))
+                Error::internal(format!(
+                    "journal {run} cannot be replayed at entry {}: {rejected}",
+                    entry.seq
+                ))
             })?;
             end = (entry.seq, entry.hash);
         }
@@ -118,7 +124,8 @@ pub(crate) async fn sweep(shared: &Shared) -> Result<(), Error> {
     let mut live = HashSet::new();
     for slot in shared.all_runs() {
         let (tasks, versions) = slot.read(|state| {
-            let versions: Vec<_> = state.live_versions().map(|(lineage, n, _)| (lineage.clone(), n)).collect();
+            let versions: Vec<_> =
+                state.live_versions().map(|(lineage, n, _)| (lineage.clone(), n)).collect();
             (state.live_tasks(), versions)
         })?;
         for task in tasks {

@@ -106,7 +106,10 @@ impl Registry {
     pub(crate) fn authorise(&self, who: &Identity, role: Role) -> Result<(), Error> {
         if who.role != role {
             let (name, has) = (&who.name, who.role.name());
-            return Err(Error::denied(format!("{name} is known here as {has}, this call is for: {}", role.name())));
+            return Err(Error::denied(format!(
+                "{name} is known here as {has}, this call is for: {}",
+                role.name()
+            )));
         }
         match self.site(&who.name).filter(|site| site.role == role) {
             None if role == Role::Operator => Ok(()),

@@ -136,15 +136,21 @@ impl Replay<'_> {
             return Ok(ReplayVerdict::NotKept { reason });
         }
         let hold = self.hold(self.generation + 1)?;
-        let folder = Folder::new(&*self.shared.blob, &self.shared.compute, self.shared.settings.fold_budget.as_bytes());
+        let folder = Folder::new(
+            &*self.shared.blob,
+            &self.shared.compute,
+            self.shared.settings.fold_budget.as_bytes(),
+        );
         let versions = folder.fold(&order, |_| Ok(hold.clone())).await?;
         self.shared.release(&self.hold(self.generation)?).await;
         self.generation += 1;
         let rebuilt = digest_of(&versions, &LineageName::global())
             .ok_or_else(|| Error::internal("a fold made no global model"))?;
         let version = order.key.round;
-        self.rebuilt =
-            versions.into_iter().map(|new| (new.lineage, (version, Arc::new(new.manifest), new.digest))).collect();
+        self.rebuilt = versions
+            .into_iter()
+            .map(|new| (new.lineage, (version, Arc::new(new.manifest), new.digest)))
+            .collect();
         Ok(if rebuilt == expected { ReplayVerdict::Same } else { ReplayVerdict::Different { rebuilt } })
     }
 
@@ -178,7 +184,9 @@ async fn missing(shared: &Shared, order: &FoldOrder) -> Result<Option<String>, E
                     true => " (keep_models = \"run\" would keep it)",
                     false => "",
                 };
-                return Ok(Some(format!("version {version} of {lineage}, which it stands on, is not kept{remedy}")));
+                return Ok(Some(format!(
+                    "version {version} of {lineage}, which it stands on, is not kept{remedy}"
+                )));
             }
         }
     }

@@ -87,7 +87,8 @@ impl RunSlot {
     pub(crate) fn read<T>(&self, read: impl FnOnce(&RunState) -> T) -> Result<T, Error> {
         let state = lock(&self.state);
         if self.stale.load(Ordering::SeqCst) {
-            let message = format!("run {} cannot be read now: it is being rebuilt from its journal", self.run);
+            let message =
+                format!("run {} cannot be read now: it is being rebuilt from its journal", self.run);
             return Err(Error::unavailable(message));
         }
         Ok(read(&state))

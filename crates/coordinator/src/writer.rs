@@ -16,6 +16,7 @@ use sheaf_engine::{Action, Event, RunState, TaskStanding};
 use sheaf_store::{Append, BATCH_BYTES_MAX, BODY_LEN_MAX};
 use sheaf_telemetry::names;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::command::{Command, Reply};
@@ -53,7 +54,7 @@ pub(crate) struct Writer {
 #[derive(Debug, Default)]
 struct Rebuilds {
     runs: HashSet<RunId>,
-    next: Duration,
+    next: Option<Instant>,
     wait: Duration,
 }
 
@@ -67,7 +68,6 @@ struct Batch {
     bytes: usize,
     actions: Vec<(RunId, Action)>,
     replies: Vec<Answer>,
-    created: Vec<RunId>,
     rounds_closed: u64,
 }
 
@@ -209,7 +209,8 @@ impl Writer {
                 }
                 batch.reply(reply, fits);
             }
-            Command::Settle { reply } => batch.reply(Some(reply), Ok(())),
+            // After the commit, or after the states that ran ahead were hidden.
+            Command::Look(look) => batch.replies.push(Box::new(move |_| (look.0)())),
         }
     }
 
@@ -274,7 +275,8 @@ impl Writer {
 
     fn revoke_in(&mut self, slot: &RunSlot, site: &SiteName, reason: &str, batch: &mut Batch) {
         let needed = slot.read(|state| {
-            let told = |status: &sheaf_domain::SiteStatus| status.site == *site && status.presence == "revoked";
+            let told =
+                |status: &sheaf_domain::SiteStatus| status.site == *site && status.presence == "revoked";
             !state.phase().is_over() && !state.status().sites.iter().any(told)
         });
         match needed {
@@ -320,7 +322,6 @@ impl Writer {
         }
         self.heads.insert(journal, head);
         self.shared.put_run(RunSlot::new(state));
-        batch.created.push(run);
         batch.push(journal, draft);
         batch.actions.extend(actions.into_iter().map(|action| (run, action)));
         self.tell_who_is_there(run, batch)
@@ -356,37 +357,52 @@ impl Writer {
             batch.replies.into_iter().for_each(|reply| reply(Ok(())));
             return;
         }
-        match self.append(&batch.drafts).await {
-            Ok(appended) => {
-                self.shared.health.ok("store");
-                metrics::counter!(names::ROUNDS_CLOSED_TOTAL).increment(batch.rounds_closed);
-                for journal in appended {
-                    if let (Some(head), Some(last)) = (self.heads.get_mut(&journal.journal), journal.entries.last()) {
-                        head.seq = last.seq;
-                    }
-                }
-                for (run, action) in batch.actions {
-                    self.act(run, action);
-                }
-                batch.replies.into_iter().for_each(|reply| reply(Ok(())));
-            }
-            Err(error) => {
-                self.shared.health.failed("store", "a commit failed");
-                tracing::error!(error = &error as &dyn std::error::Error, "a commit failed; its runs are rebuilt from their journals");
-                let answer = failure_of(error.kind());
-                if let sheaf_store::Error::Fenced { journal: JournalId::Run(run), .. } = error {
-                    self.fenced.insert(run);
-                }
-                self.roll_back(batch.drafts.into_keys(), &batch.created).await;
-                batch.replies.into_iter().for_each(|reply| reply(Err(answer())));
-            }
+        let Err(error) = self.append(&batch.drafts).await else {
+            return self.committed(batch);
+        };
+        tracing::error!(error = &error as &dyn std::error::Error, "a commit failed");
+        let landed = match error.is_transient() {
+            true => self.landed(&batch.drafts).await,
+            false => Some(false),
+        };
+        if landed == Some(true) {
+            return self.committed(batch);
         }
+        self.shared.health.failed("store", "a commit failed");
+        if let sheaf_store::Error::Fenced { journal: JournalId::Run(run), .. } = error {
+            self.fenced.insert(run);
+        }
+        self.roll_back(batch.drafts.into_keys()).await;
+        let answer = failure_of(error.kind(), landed.is_some());
+        batch.replies.into_iter().for_each(|reply| reply(Err(answer())));
     }
 
-    async fn append(
-        &self,
-        drafts: &BTreeMap<JournalId, Vec<EntryDraft>>,
-    ) -> Result<Vec<sheaf_store::Appended>, sheaf_store::Error> {
+    /// The batch is durable: acts and answers.
+    fn committed(&mut self, batch: Batch) {
+        self.shared.health.ok("store");
+        metrics::counter!(names::ROUNDS_CLOSED_TOTAL).increment(batch.rounds_closed);
+        for (journal, drafts) in &batch.drafts {
+            if let Some(head) = self.heads.get_mut(journal) {
+                head.seq += drafts.len() as u64;
+            }
+        }
+        for (run, action) in batch.actions {
+            self.act(run, action);
+        }
+        batch.replies.into_iter().for_each(|reply| reply(Ok(())));
+    }
+
+    /// Whether a batch is durable although its commit seemed to fail: all of it is, or nothing. Nothing is said when the store
+    /// cannot tell.
+    async fn landed(&self, drafts: &BTreeMap<JournalId, Vec<EntryDraft>>) -> Option<bool> {
+        let (journal, drafts) = drafts.first_key_value()?;
+        let end = self.heads.get(journal)?.seq + drafts.len() as u64;
+        let found = self.shared.store.entries(*journal, end - 1, 1).await.ok()?;
+        let last = drafts.last()?;
+        Some(found.iter().any(|entry| entry.seq == end && entry.at == last.at && entry.body == last.body))
+    }
+
+    async fn append(&self, drafts: &BTreeMap<JournalId, Vec<EntryDraft>>) -> Result<(), sheaf_store::Error> {
         let of = |(journal, entries): (&JournalId, &Vec<EntryDraft>)| {
             let head = self.heads.get(journal)?;
             let (lease_epoch, expected_seq) = (head.lease_epoch, head.seq);
@@ -394,23 +410,19 @@ impl Writer {
         };
         let appends: Vec<Append> = drafts.iter().filter_map(of).collect();
         let started = self.shared.clock.monotonic();
-        let appended = self.shared.store.append(appends).await?;
+        self.shared.store.append(appends).await?;
         let seconds = self.shared.clock.monotonic().saturating_sub(started).as_secs_f64();
         metrics::histogram!(names::JOURNAL_APPEND_SECONDS).record(seconds);
-        Ok(appended)
+        Ok(())
     }
 
     /// Hides the states that ran ahead and puts the runs back to what their journals say.
-    async fn roll_back(&mut self, journals: impl Iterator<Item = JournalId>, created: &[RunId]) {
+    async fn roll_back(&mut self, journals: impl Iterator<Item = JournalId>) {
         self.presence_missed = true;
         for journal in journals {
             match journal {
                 // What is written there does not depend on what is in memory; only its end may.
                 JournalId::Federation => self.reread_head(journal).await,
-                JournalId::Run(run) if created.contains(&run) => {
-                    self.shared.remove_run(run);
-                    self.heads.remove(&journal);
-                }
                 JournalId::Run(run) => {
                     if let Ok(slot) = self.shared.run(run) {
                         slot.set_stale();
@@ -432,7 +444,8 @@ impl Writer {
 
     /// Rebuilds the runs that are to be; those that cannot be read now are left for later.
     async fn rebuild(&mut self) {
-        let runs: Vec<RunId> = self.rebuilds.runs.iter().copied().filter(|run| !self.fenced.contains(run)).collect();
+        let runs: Vec<RunId> =
+            self.rebuilds.runs.iter().copied().filter(|run| !self.fenced.contains(run)).collect();
         for run in runs {
             match recover::replay_run(&*self.shared.store, run).await {
                 Ok((state, end)) => {
@@ -442,20 +455,32 @@ impl Writer {
                     self.put_back(run, state);
                     self.rebuilds.runs.remove(&run);
                 }
-                Err(error) => tracing::error!(%run, %error, "the run cannot be rebuilt now; it will be tried again"),
+                // Its creation was not carried out.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.shared.remove_run(run);
+                    self.heads.remove(&JournalId::Run(run));
+                    self.rebuilds.runs.remove(&run);
+                }
+                Err(error) => {
+                    tracing::error!(%run, %error, "the run cannot be rebuilt now; it will be tried again")
+                }
             }
         }
         let wait = self.rebuilds.wait.max(TICK);
-        self.rebuilds.next = self.shared.clock.monotonic().saturating_add(wait);
+        self.rebuilds.next = Instant::now().checked_add(wait);
         self.rebuilds.wait = (wait * 2).min(REBUILD_WAIT_MAX);
     }
 
     /// Puts a rebuilt state in place, and outboxes, deadlines and folds in step with it.
     fn put_back(&mut self, run: RunId, state: RunState) {
         let Ok(slot) = self.shared.run(run) else { return };
-        let (live, actions) = (state.live_tasks(), state.outstanding());
+        let actions = state.outstanding();
         slot.replace(state);
-        self.shared.outboxes.retain_run(run, &live);
+        let assigned = actions.iter().filter_map(|action| match action {
+            Action::Assign(assignment) => Some(assignment.task),
+            _ => None,
+        });
+        self.shared.outboxes.retain_run(run, &assigned.collect());
         for action in actions {
             self.act(run, action);
         }
@@ -463,7 +488,7 @@ impl Writer {
 
     async fn tick(&mut self, batch: &mut Batch) {
         let now = self.shared.clock.monotonic();
-        if !self.rebuilds.runs.is_empty() && self.rebuilds.next <= now {
+        if !self.rebuilds.runs.is_empty() && self.rebuilds.next.is_none_or(|next| next <= Instant::now()) {
             self.rebuild().await;
         }
         if std::mem::take(&mut self.presence_missed) {
@@ -499,24 +524,29 @@ impl Writer {
         for (journal, head) in &self.heads {
             let over = match journal {
                 JournalId::Federation => false,
-                JournalId::Run(run) => self.shared.with_run(*run, |state| state.phase().is_over()).unwrap_or(false),
+                JournalId::Run(run) => {
+                    self.shared.with_run(*run, |state| state.phase().is_over()).unwrap_or(false)
+                }
             };
             if over {
                 continue;
             }
-            if let Err(error) = self.shared.store.renew_lease(*journal, head.lease_epoch, LEASE_TTL, now).await {
+            if let Err(error) =
+                self.shared.store.renew_lease(*journal, head.lease_epoch, LEASE_TTL, now).await
+            {
                 tracing::warn!(%journal, %error, "a lease could not be renewed");
             }
         }
     }
 }
 
-/// What the askers of a failed commit are told: nothing was changed, and whether room or time is lacking.
-fn failure_of(kind: ErrorKind) -> impl Fn() -> Error {
-    let exhausted = kind == ErrorKind::Exhausted;
-    move || match exhausted {
-        true => Error::new(ErrorKind::Exhausted, "nothing was changed: the state store is full"),
-        false => Error::unavailable("nothing was changed: the state store cannot take it now"),
+/// What the askers of a failed commit are told: whether something was changed, as far as it is known, and what is lacking.
+fn failure_of(kind: ErrorKind, known: bool) -> impl Fn() -> Error {
+    let outcome =
+        if known { "nothing was changed" } else { "it is not known yet whether this was carried out" };
+    move || match kind {
+        ErrorKind::Exhausted => Error::new(kind, format!("{outcome}: the state store is full")),
+        _ => Error::unavailable(format!("{outcome}: the state store cannot take it now")),
     }
 }
 
@@ -531,7 +561,9 @@ fn draft_of(at: Timestamp, event: &Event) -> Result<EntryDraft, Error> {
 fn check_len(draft: &EntryDraft) -> Result<(), Error> {
     if draft.body.len() > BODY_LEN_MAX {
         let (kind, len) = (&draft.kind, draft.body.len());
-        return Err(Error::invalid(format!("the entry {kind:?} would have {len} bytes, the limit is {BODY_LEN_MAX}")));
+        return Err(Error::invalid(format!(
+            "the entry {kind:?} would have {len} bytes, the limit is {BODY_LEN_MAX}"
+        )));
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto;
 use sheaf_domain::Span;
 use sheaf_pki::{Peer, peer_of_chain};
 use sheaf_runtime::{Clock, TaskScope};
+use sheaf_telemetry::names;
 use sheaf_wire_native::{PeerAddr, PeerIdentity};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,6 +37,12 @@ const HEADERS_LEN_MAX: u32 = 32 * 1024;
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to answer.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// Where participants' HTTPS paths begin.
+const NATIVE_PATH: &str = "/native";
+/// Where participants' gRPC paths begin.
+const GRPC_PATH: &str = "/sheaf.native.v1.Participant";
+/// Where operators' paths begin.
+const ADMIN_PATH: &str = "/admin";
 
 /// What every connection shares.
 pub(crate) struct Listener {
@@ -71,13 +78,15 @@ pub(crate) async fn accept(
         };
         let Ok(permit) = Arc::clone(&listener.connections).try_acquire_owned() else {
             tracing::warn!(%addr, "connection refused: listen.connections_max is reached");
+            refused("limit");
             continue;
         };
         let listener = Arc::clone(&listener);
         let draining = connections.clone();
         connections.spawn(async move {
+            let open = Open::new();
             serve_connection(stream, addr, &listener, &draining).await;
-            drop(permit);
+            drop((open, permit));
         });
     }
 }
@@ -86,15 +95,18 @@ async fn serve_connection(stream: TcpStream, addr: SocketAddr, listener: &Listen
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%addr, %error, "a socket option could not be set");
     }
-    let handshake = tokio::time::timeout(listener.handshake_timeout.as_duration(), listener.acceptor.accept(stream));
+    let handshake =
+        tokio::time::timeout(listener.handshake_timeout.as_duration(), listener.acceptor.accept(stream));
     let tls = match handshake.await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
             tracing::warn!(%addr, %error, "TLS handshake refused");
+            refused("tls");
             return;
         }
         Err(_) => {
             tracing::warn!(%addr, "TLS handshake took too long");
+            refused("tls");
             return;
         }
     };
@@ -102,6 +114,7 @@ async fn serve_connection(stream: TcpStream, addr: SocketAddr, listener: &Listen
         Ok(peer) => peer,
         Err(error) => {
             tracing::warn!(%addr, %error, "client certificate refused");
+            refused("tls");
             return;
         }
     };
@@ -109,9 +122,54 @@ async fn serve_connection(stream: TcpStream, addr: SocketAddr, listener: &Listen
     let clock = Arc::clone(&listener.clock);
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let request = introduce(request.map(axum::body::Body::new), peer.as_ref(), addr, clock.as_ref());
-        router.clone().oneshot(request)
+        let (front_end, method) =
+            (front_end(request.uri().path()), names::method_label(request.method().as_str()));
+        let answer = router.clone().oneshot(request);
+        async move {
+            let answer = answer.await?;
+            let status = names::status_label(answer.status().as_u16());
+            metrics::counter!(
+                names::HTTP_REQUESTS_TOTAL, "front_end" => front_end, "method" => method, "status" => status
+            )
+            .increment(1);
+            Ok(answer)
+        }
     });
     serve_http(TokioIo::new(tls), service, draining, addr).await;
+}
+
+/// Counts a connection while it is open, also when the task that serves it is dropped.
+struct Open;
+
+impl Open {
+    fn new() -> Open {
+        metrics::gauge!(names::CONNECTIONS).increment(1.0);
+        Open
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!(names::CONNECTIONS).decrement(1.0);
+    }
+}
+
+fn refused(reason: &'static str) {
+    metrics::counter!(names::CONNECTIONS_REFUSED_TOTAL, "reason" => reason).increment(1);
+}
+
+/// Which front-end a path belongs to: a closed set, whatever a peer asks for.
+fn front_end(path: &str) -> &'static str {
+    let begins = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+    if begins(NATIVE_PATH) {
+        "native"
+    } else if begins(GRPC_PATH) {
+        "grpc"
+    } else if begins(ADMIN_PATH) {
+        "admin"
+    } else {
+        "other"
+    }
 }
 
 /// Puts who the peer is into a request; a certificate that ended since the handshake counts for nothing.
@@ -182,5 +240,20 @@ pub(crate) async fn accept_plain(socket: TcpListener, router: Router, scope: Tas
             });
             serve_http(TokioIo::new(stream), service, &draining, addr).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_belongs_to_one_front_end_whatever_a_peer_asks_for() {
+        assert_eq!(front_end("/native/v1/beat"), "native");
+        assert_eq!(front_end("/sheaf.native.v1.Participant/Beat"), "grpc");
+        assert_eq!(front_end("/admin/v1/runs"), "admin");
+        for other in ["/", "", "/health", "/natives", "/admin", "/../native/"] {
+            assert_eq!(front_end(other), "other", "{other:?}");
+        }
     }
 }

@@ -41,7 +41,10 @@ mod tests {
     fn an_unspecified_address_is_never_advertised() {
         let bound: SocketAddr = "0.0.0.0:7443".parse().unwrap();
         assert_eq!(advertised(&[], bound), ["localhost:7443"]);
-        assert_eq!(advertised(&["fl.example.org".into(), "::1".into()], bound), ["fl.example.org:7443", "[::1]:7443"]);
+        assert_eq!(
+            advertised(&["fl.example.org".into(), "::1".into()], bound),
+            ["fl.example.org:7443", "[::1]:7443"]
+        );
         assert!(!certificate_names(&[], bound).contains(&"0.0.0.0".to_owned()));
     }
 }

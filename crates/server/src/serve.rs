@@ -69,14 +69,16 @@ impl Server {
         let ca = Arc::new(tls::authority(&data_dir.join(PKI_DIR), &config.identity.trust_domain, &*clock)?);
         let signer = Arc::new(tls::journal_signer(&data_dir.join(PKI_DIR))?);
         tls::operator(&data_dir.join(OPERATOR_DIR), &ca, &*clock)?;
-        let store: Arc<dyn StateStore> =
-            Arc::new(SqliteStore::open(&data_dir.join(STATE_FILE), sheaf_store::OpenOptions::default()).await?);
+        let store: Arc<dyn StateStore> = Arc::new(
+            SqliteStore::open(&data_dir.join(STATE_FILE), sheaf_store::OpenOptions::default()).await?,
+        );
         let blob_options = sheaf_blob::OpenOptions {
             max_bytes: config.store.max_bytes,
             compute: compute.clone(),
             ..sheaf_blob::OpenOptions::default()
         };
-        let blob: Arc<dyn BlobStore> = Arc::new(DiskBlobs::open(&data_dir.join(BLOBS_DIR), blob_options).await?);
+        let blob: Arc<dyn BlobStore> =
+            Arc::new(DiskBlobs::open(&data_dir.join(BLOBS_DIR), blob_options).await?);
         let dependencies = Dependencies {
             store: Arc::clone(&store),
             blob: Arc::clone(&blob),
@@ -129,7 +131,10 @@ impl Server {
 
     /// Where it listens, for a caller that asked for port 0.
     pub fn ready(&self) -> Ready {
-        Ready { address: self.address, advertised: names::advertised(&self.config.listen.names, self.address) }
+        Ready {
+            address: self.address,
+            advertised: names::advertised(&self.config.listen.names, self.address),
+        }
     }
 
     /// Serves until a drain is asked for, then drains and closes.
@@ -148,7 +153,8 @@ impl Server {
         self.connections.cancel();
         // Held requests end with the coordinator; uploads in flight get the drain's time.
         self.coordinator.stop().await;
-        let drained = tokio::time::timeout(self.config.listen.drain_timeout.as_duration(), self.connections.finished());
+        let drained =
+            tokio::time::timeout(self.config.listen.drain_timeout.as_duration(), self.connections.finished());
         if drained.await.is_err() {
             tracing::warn!("the drain's time is up; what is still in flight is cut off");
         }
@@ -199,7 +205,12 @@ fn settings(config: &Config, data_dir: &DataDir, advertised: Vec<String>) -> Set
 }
 
 /// Every front-end on one router.
-fn router(handle: &Handle, verifier: RequestVerifier, clock: &Arc<dyn Clock>, telemetry: &Telemetry) -> Router {
+fn router(
+    handle: &Handle,
+    verifier: RequestVerifier,
+    clock: &Arc<dyn Clock>,
+    telemetry: &Telemetry,
+) -> Router {
     let native = sheaf_wire_native::Handlers::new(handle.clone(), Arc::clone(clock));
     sheaf_wire_native::router(native.clone(), Arc::new(verifier))
         .merge(sheaf_wire_native::grpc(native))

@@ -27,7 +27,11 @@ pub const OPERATOR_CA_FILE: &str = "ca.pem";
 pub const OPERATOR_ADDRESS_FILE: &str = "address";
 
 /// Loads the CA of `dir`, or makes one on the spot.
-pub(crate) fn authority(dir: &Path, trust_domain: &str, clock: &dyn Clock) -> Result<CertificateAuthority, Error> {
+pub(crate) fn authority(
+    dir: &Path,
+    trust_domain: &str,
+    clock: &dyn Clock,
+) -> Result<CertificateAuthority, Error> {
     if dir.join(CA_KEY_FILE).exists() {
         return Ok(CertificateAuthority::load(dir)?);
     }
@@ -66,12 +70,12 @@ pub(crate) fn operator(dir: &Path, ca: &CertificateAuthority, clock: &dyn Clock)
     let valid_for_long = std::fs::read(&certificate_file)
         .ok()
         .and_then(|pem| sheaf_pki::certificate_facts(&pem).ok())
-        .is_some_and(|facts| facts.not_after > now.after(Span::from_millis(OPERATOR_VALIDITY.as_millis() / 3)));
+        .is_some_and(|facts| {
+            facts.not_after > now.after(Span::from_millis(OPERATOR_VALIDITY.as_millis() / 3))
+        });
     if !valid_for_long {
-        let name = SiteName::new("operator").map_err(|error| Error::Config {
-            place: "operator".to_owned(),
-            message: error.to_string(),
-        })?;
+        let name = SiteName::new("operator")
+            .map_err(|error| Error::Config { place: "operator".to_owned(), message: error.to_string() })?;
         let issued = ca.issue(&key.csr_pem(&name)?, &name, Role::Operator, OPERATOR_VALIDITY, now)?;
         std::fs::write(&certificate_file, issued.pem).map_err(failed)?;
     }

@@ -48,9 +48,11 @@ fn is_drawn(from: &str, to: &str) -> bool {
     }
 }
 
-/// Whether the tests of `from` may use `to`: what it ships, the pure crates, and the test kit.
+/// Whether the tests of `from` may use `to`: what it ships, the pure crates, and the test kit. A front-end's suite runs a
+/// whole coordinator on real stores against the client of its wire.
 fn is_drawn_for_tests(from: &str, to: &str) -> bool {
-    to == "testkit" || RANK_0.contains(&to) || is_drawn(from, to)
+    let whole_service = from.starts_with("wire-") && ["store", "blob", "client"].contains(&to);
+    to == "testkit" || RANK_0.contains(&to) || whole_service || is_drawn(from, to)
 }
 
 /// Our name for a package of the workspace: the folder under `crates/`.

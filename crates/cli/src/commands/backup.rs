@@ -60,7 +60,10 @@ pub(crate) fn restore(args: &RestoreArgs, context: &Context) -> anyhow::Result<(
     if context.json {
         return output::json(&serde_json::json!({ "data_dir": args.data_dir }));
     }
-    output::line(format!("restored into {}; start it with: sheaf serve --data-dir {0}", args.data_dir.display()));
+    output::line(format!(
+        "restored into {}; start it with: sheaf serve --data-dir {0}",
+        args.data_dir.display()
+    ));
     Ok(())
 }
 

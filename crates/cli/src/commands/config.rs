@@ -27,9 +27,10 @@ pub(crate) fn config(args: Args, context: &Context) -> anyhow::Result<()> {
         };
         return output::json(&resolved.origins.iter().map(of).collect::<std::collections::BTreeMap<_, _>>());
     }
-    let rows = resolved.origins.iter().map(|(key, (value, origin))| {
-        vec![key.clone(), value.to_string(), origin.to_string()]
-    });
+    let rows = resolved
+        .origins
+        .iter()
+        .map(|(key, (value, origin))| vec![key.clone(), value.to_string(), origin.to_string()]);
     output::table(&["setting", "value", "from"], rows);
     Ok(())
 }

@@ -52,12 +52,20 @@ pub(crate) async fn invite(args: Args, context: &Context) -> anyhow::Result<()> 
         return output::json(&serde_json::json!({ "site": args.site, "kit": file, "ttl": args.ttl }));
     }
     output::line(format!("wrote {}; it holds a secret that works once, for {}", file.display(), args.ttl));
-    output::line(format!("give it to {} over a channel you trust, to be used as: sheaf join {}", args.site, file.display()));
+    output::line(format!(
+        "give it to {} over a channel you trust, to be used as: sheaf join {}",
+        args.site,
+        file.display()
+    ));
     Ok(())
 }
 
 /// Makes an invitation and writes its kit to a new private file.
-pub(crate) async fn write_kit(operator: &mut Operator, body: &InviteBody, file: &std::path::Path) -> anyhow::Result<()> {
+pub(crate) async fn write_kit(
+    operator: &mut Operator,
+    body: &InviteBody,
+    file: &std::path::Path,
+) -> anyhow::Result<()> {
     // The file is made first: a token must not come into being without a place to put it.
     let mut out = std::fs::OpenOptions::new()
         .write(true)

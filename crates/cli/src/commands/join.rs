@@ -89,7 +89,8 @@ async fn participate(args: Args) -> anyhow::Result<()> {
     let kit = args.kit.as_deref().map(Kit::load).transpose()?;
     let dir = site_dir(&args, kit.as_ref())?;
     let (config, base) = site_config(&args)?;
-    let trainers = Trainers::open(&config.trainers, config.policy.clone(), &base, &Compute::for_this_machine())?;
+    let trainers =
+        Trainers::open(&config.trainers, config.policy.clone(), &base, &Compute::for_this_machine())?;
     let options = JoinOptions {
         kit,
         link: config.link(&base)?,
@@ -112,7 +113,9 @@ fn site_dir(args: &Args, kit: Option<&Kit>) -> anyhow::Result<PathBuf> {
     match (&args.dir, kit) {
         (Some(dir), _) => Ok(dir.clone()),
         (None, Some(kit)) => Ok(PathBuf::from(kit.site.as_str())),
-        (None, None) => Err(Failure::usage("name the kit, or with --dir the directory of a site that has joined").into()),
+        (None, None) => {
+            Err(Failure::usage("name the kit, or with --dir the directory of a site that has joined").into())
+        }
     }
 }
 
@@ -144,7 +147,10 @@ fn site_config(args: &Args) -> anyhow::Result<(SiteConfig, PathBuf)> {
         config.trainers.insert(args.trainer.clone(), spec);
     }
     if config.trainers.is_empty() {
-        return Err(Failure::usage("say what to train with: --data FILE, a command after `--`, or a --config file").into());
+        return Err(Failure::usage(
+            "say what to train with: --data FILE, a command after `--`, or a --config file",
+        )
+        .into());
     }
     Ok((config, base))
 }
@@ -163,9 +169,10 @@ fn trainer_of(args: &Args, here: &Path) -> anyhow::Result<Option<TrainerSpec>> {
         return match args.trainer.as_str() {
             "softmax" => Ok(Some(TrainerSpec::Softmax(spec))),
             "mlp" => Ok(Some(TrainerSpec::Mlp(spec))),
-            other => {
-                Err(Failure::usage(format!("{other:?} is not built in: softmax and mlp are; give a command after `--`")).into())
-            }
+            other => Err(Failure::usage(format!(
+                "{other:?} is not built in: softmax and mlp are; give a command after `--`"
+            ))
+            .into()),
         };
     }
     if args.command.is_empty() {
@@ -184,10 +191,15 @@ fn trainer_of(args: &Args, here: &Path) -> anyhow::Result<Option<TrainerSpec>> {
 fn tell(event: Event) {
     match event {
         Event::ApprovalAwaited { fingerprint } => {
-            output::line(format!("waiting for an operator's approval; read them this fingerprint: {fingerprint}"));
+            output::line(format!(
+                "waiting for an operator's approval; read them this fingerprint: {fingerprint}"
+            ));
         }
         Event::Enrolled { not_after } => {
-            output::line(format!("enrolled; the certificate is valid until {} UTC and renews itself", output::utc(not_after)));
+            output::line(format!(
+                "enrolled; the certificate is valid until {} UTC and renews itself",
+                output::utc(not_after)
+            ));
         }
         _ => {}
     }

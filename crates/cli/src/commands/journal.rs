@@ -11,6 +11,7 @@ use sheaf_pki::PublicKey;
 
 use super::Context;
 use crate::exit::Failure;
+use crate::follow::journal_of;
 use crate::operator::Operator;
 use crate::output;
 
@@ -52,6 +53,9 @@ async fn export(run: &str, file: Option<PathBuf>, context: &Context) -> anyhow::
     match file {
         Some(path) => {
             let entries = export_to(&mut operator, run, &path).await?;
+            if context.json {
+                return output::json(&serde_json::json!({ "entries": entries, "file": path }));
+            }
             eprintln!("{entries} entries in {}", path.display());
         }
         None => {
@@ -70,8 +74,13 @@ pub(crate) async fn export_to(operator: &mut Operator, run: &str, path: &Path) -
     Ok(entries)
 }
 
-async fn write(operator: &mut Operator, run: &str, out: &mut (dyn std::io::Write + Send)) -> anyhow::Result<u64> {
+async fn write(
+    operator: &mut Operator,
+    run: &str,
+    out: &mut (dyn std::io::Write + Send),
+) -> anyhow::Result<u64> {
     // The head is asked for first: entries that come later are beyond it and not exported.
+    let run = journal_of(operator, run).await?;
     let head: HeadBody = operator.get(&format!("/journals/{run}/head")).await?;
     let mut after = 0;
     while after < head.seq {
@@ -98,11 +107,13 @@ struct HeadLine {
 fn check(file: &std::path::Path, key: Option<&std::path::Path>, context: &Context) -> anyhow::Result<()> {
     let open = std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     let lines: Vec<String> = std::io::BufReader::new(open).lines().collect::<Result<_, _>>()?;
-    let broken = |message: String| Failure::new(ErrorKind::Conflict, format!("{}: {message}", file.display()));
+    let broken =
+        |message: String| Failure::new(ErrorKind::Conflict, format!("{}: {message}", file.display()));
     let Some((last, entries)) = lines.split_last() else {
         return Err(broken("it is empty".to_owned()).into());
     };
-    let HeadLine { head } = serde_json::from_str(last).map_err(|_| broken("its last line is no signed end".to_owned()))?;
+    let HeadLine { head } =
+        serde_json::from_str(last).map_err(|_| broken("its last line is no signed end".to_owned()))?;
     let journal: JournalId = head.journal.parse()?;
     let mut end = (0, GENESIS);
     for line in entries {
@@ -114,11 +125,14 @@ fn check(file: &std::path::Path, key: Option<&std::path::Path>, context: &Contex
         return Err(broken("its end is not the one that was signed".to_owned()).into());
     }
     let pem = match key {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
         None => head.public_key.clone(),
     };
     let public_key = PublicKey::from_pem(&pem)?;
-    let signature = hex::decode(&head.signature).map_err(|_| broken("its signature is not hexadecimal".to_owned()))?;
+    let signature =
+        hex::decode(&head.signature).map_err(|_| broken("its signature is not hexadecimal".to_owned()))?;
     sheaf_pki::verify_head(&public_key, journal, head.seq, &head.hash, &signature)
         .map_err(|error| broken(error.to_string()))?;
     if context.json {
@@ -126,7 +140,12 @@ fn check(file: &std::path::Path, key: Option<&std::path::Path>, context: &Contex
             "journal": head.journal, "entries": head.seq, "hash": head.hash, "key": public_key.fingerprint(),
         }));
     }
-    let whose = if key.is_some() { "the key given" } else { "the key in the file (compare it with the server's)" };
-    output::line(format!("{} entries, the chain holds, signed by {whose}: {}", head.seq, public_key.fingerprint()));
+    let whose =
+        if key.is_some() { "the key given" } else { "the key in the file (compare it with the server's)" };
+    output::line(format!(
+        "{} entries, the chain holds, signed by {whose}: {}",
+        head.seq,
+        public_key.fingerprint()
+    ));
     Ok(())
 }

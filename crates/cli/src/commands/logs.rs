@@ -1,7 +1,10 @@
 //! `sheaf logs [RUN] [-f]`: what happened in a run, from its journal.
 
+use sheaf_domain::{JournalId, RunStatus};
+
 use super::Context;
-use crate::follow::{Follower, Hold, describe};
+use crate::follow::{Follower, Hold, describe, is_away, journal_of, status};
+use crate::operator::Operator;
 use crate::output;
 
 #[derive(Debug, clap::Args)]
@@ -15,9 +18,12 @@ pub(crate) struct Args {
 
 pub(crate) async fn logs(args: Args, context: &Context) -> anyhow::Result<()> {
     let mut operator = context.operator()?;
-    let mut follower = Follower::new(args.run.clone());
+    let journal = journal_of(&mut operator, &args.run).await?;
+    let mut follower = Follower::new(journal.to_string());
+    let mut over = None;
     loop {
-        let hold = if args.follow { Hold::Long } else { Hold::None };
+        // Once the run is over nothing new comes: what is left is read without waiting.
+        let hold = if args.follow && over.is_none() { Hold::Long } else { Hold::None };
         let entries = follower.next(&mut operator, hold).await?;
         for entry in &entries {
             if context.json {
@@ -29,14 +35,29 @@ pub(crate) async fn logs(args: Args, context: &Context) -> anyhow::Result<()> {
         if !entries.is_empty() {
             continue;
         }
-        if !args.follow {
-            return Ok(());
+        if !args.follow || over.is_some() {
+            break;
         }
-        if args.run != "federation" {
-            let status: sheaf_domain::RunStatus = operator.get(&format!("/runs/{}", args.run)).await?;
-            if status.phase.is_over() {
-                return Ok(());
-            }
-        }
+        over = ended(&mut operator, journal).await?;
+    }
+    if let Some(status) = over {
+        eprintln!(
+            "run {} {}: {}",
+            status.run,
+            status.phase.name(),
+            status.phase.reason().unwrap_or_default()
+        );
+    }
+    Ok(())
+}
+
+/// The state of a run that is over.
+async fn ended(operator: &mut Operator, journal: JournalId) -> anyhow::Result<Option<RunStatus>> {
+    let JournalId::Run(run) = journal else { return Ok(None) };
+    match status(operator, run).await {
+        Ok(status) => Ok(Some(status).filter(|status| status.phase.is_over())),
+        // The follower knows for how long a server may be away.
+        Err(error) if is_away(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }

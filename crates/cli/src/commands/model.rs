@@ -65,10 +65,17 @@ pub(crate) async fn model(args: Args, context: &Context) -> anyhow::Result<()> {
 }
 
 /// Fetches a model into a file of either format; the file appears whole or not at all.
-pub(crate) async fn fetch(operator: &mut Operator, run: &str, which: &str, file: &Path) -> anyhow::Result<ModelBody> {
+pub(crate) async fn fetch(
+    operator: &mut Operator,
+    run: &str,
+    which: &str,
+    file: &Path,
+) -> anyhow::Result<ModelBody> {
     let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_owned();
     if !["safetensors", "npz"].contains(&ending.as_str()) {
-        return Err(Failure::usage(format!("{} ends neither in .safetensors nor in .npz", file.display())).into());
+        return Err(
+            Failure::usage(format!("{} ends neither in .safetensors nor in .npz", file.display())).into()
+        );
     }
     let path = format!("/runs/{run}/models/{which}");
     let model: ModelBody = operator.get(&path).await?;
@@ -78,7 +85,8 @@ pub(crate) async fn fetch(operator: &mut Operator, run: &str, which: &str, file:
     let mut raw = tempfile::tempfile_in(dir).with_context(|| format!("cannot write in {}", dir.display()))?;
     let mut got = 0;
     while got < model.bytes {
-        let part = operator.stream(&format!("{path}/bytes?offset={got}"), |bytes| Ok(raw.write_all(bytes)?)).await?;
+        let part =
+            operator.stream(&format!("{path}/bytes?offset={got}"), |bytes| Ok(raw.write_all(bytes)?)).await?;
         if part == 0 {
             return Err(Failure::new(ErrorKind::Unavailable, "the server stopped sending the model").into());
         }

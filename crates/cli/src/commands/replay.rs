@@ -16,21 +16,26 @@ pub(crate) struct Args {
 pub(crate) async fn replay(args: Args, context: &Context) -> anyhow::Result<()> {
     let path = format!("/runs/{}/replay", args.run);
     let report: ReplayReport = context.operator()?.post_long(&path, &serde_json::json!({})).await?;
-    let different = report.rounds.iter().filter(|r| matches!(r.verdict, ReplayVerdict::Different { .. })).count();
+    let different =
+        report.rounds.iter().filter(|r| matches!(r.verdict, ReplayVerdict::Different { .. })).count();
     if context.json {
         output::json(&report)?;
     } else {
         print(&report);
     }
     if different > 0 {
-        let message = format!("{different} of {} models are not what their updates make", report.rounds.len());
+        let message =
+            format!("{different} of {} models are not what their updates make", report.rounds.len());
         return Err(Failure::new(ErrorKind::Internal, message).into());
     }
     Ok(())
 }
 
 fn print(report: &ReplayReport) {
-    output::line(format!("run {}: {} entries, the chain holds up to {}", report.run, report.entries, report.head));
+    output::line(format!(
+        "run {}: {} entries, the chain holds up to {}",
+        report.run, report.entries, report.head
+    ));
     let rows = report.rounds.iter().map(|round| {
         let verdict = match &round.verdict {
             ReplayVerdict::Same => "rebuilt, the same".to_owned(),

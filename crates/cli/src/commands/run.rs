@@ -88,13 +88,21 @@ async fn dry_run(context: &Context, plan: &Plan, text: String) -> anyhow::Result
         return output::json(&summary);
     }
     output::line(summary.summary.trim_end());
+    if summary.waits.is_empty() {
+        output::line("it would begin at once: enough participants are present");
+    }
     for wait in summary.waits {
         output::line(wait);
     }
     Ok(())
 }
 
-async fn announce(context: &Context, operator: &mut Operator, run: RunId, follow: bool) -> anyhow::Result<()> {
+async fn announce(
+    context: &Context,
+    operator: &mut Operator,
+    run: RunId,
+    follow: bool,
+) -> anyhow::Result<()> {
     if !follow {
         if context.json {
             return output::json(&CreatedRun { run });
@@ -112,7 +120,14 @@ async fn announce(context: &Context, operator: &mut Operator, run: RunId, follow
         if let Ok(now) = now
             && now.phase.is_over()
         {
-            return ended(context, &now);
+            // The end may have come with entries that are not told yet.
+            loop {
+                let rest = follower.next(operator, Hold::None).await?;
+                if rest.is_empty() {
+                    return ended(context, &now);
+                }
+                rest.iter().for_each(|entry| eprintln!("{}", describe(entry)));
+            }
         }
     }
 }
@@ -129,7 +144,9 @@ fn ended(context: &Context, status: &RunStatus) -> anyhow::Result<()> {
         ));
     }
     match &status.phase {
-        sheaf_domain::RunPhase::Failed { reason } => Err(Failure::new(ErrorKind::Internal, reason.clone()).into()),
+        sheaf_domain::RunPhase::Failed { reason } => {
+            Err(Failure::new(ErrorKind::Internal, reason.clone()).into())
+        }
         _ => Ok(()),
     }
 }
@@ -137,17 +154,29 @@ fn ended(context: &Context, status: &RunStatus) -> anyhow::Result<()> {
 fn read_plan(path: &Path) -> anyhow::Result<String> {
     let len = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
     if len > PLAN_LEN_MAX as u64 {
-        return Err(Failure::usage(format!("{} has {len} bytes, a plan at most {PLAN_LEN_MAX}", path.display())).into());
+        return Err(Failure::usage(format!(
+            "{} has {len} bytes, a plan at most {PLAN_LEN_MAX}",
+            path.display()
+        ))
+        .into());
     }
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 async fn upload_model(operator: &mut Operator, file: &Path) -> anyhow::Result<(Manifest, String)> {
     let bytes = Bytes::from(std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
+    let unread =
+        |error: sheaf_tensor::Error| Failure::usage(format!("{} is not a model: {error}", file.display()));
     let model: ParamSet = match file.extension().and_then(|ending| ending.to_str()) {
-        Some("safetensors") => safetensors::read(bytes)?,
-        Some("npz") => npz::read(bytes, npz::Limits::default())?,
-        _ => return Err(Failure::usage(format!("{} ends neither in .safetensors nor in .npz", file.display())).into()),
+        Some("safetensors") => safetensors::read(bytes).map_err(unread)?,
+        Some("npz") => npz::read(bytes, npz::Limits::default()).map_err(unread)?,
+        _ => {
+            return Err(Failure::usage(format!(
+                "{} ends neither in .safetensors nor in .npz",
+                file.display()
+            ))
+            .into());
+        }
     };
     let stream = Bytes::from(raw::join(&model));
     let upload = Digest::of(&stream).to_string();

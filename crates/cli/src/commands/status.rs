@@ -69,7 +69,8 @@ fn print(run: &RunStatus) {
 
 /// One line for people about a closed stage.
 pub(crate) fn record(record: &RoundRecord) -> String {
-    let metrics: Vec<String> = record.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let metrics: Vec<String> =
+        record.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
     format!(
         "round {} {} with {} of {} sites{}{}",
         record.round,

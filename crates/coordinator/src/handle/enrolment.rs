@@ -84,11 +84,19 @@ impl Handle {
         if invite.state == InviteState::Open {
             self.check_key(&invite.site, &fingerprint)?;
         }
-        let spent = self.shared.store.spend_invite(applicant.token_hash, fingerprint, self.shared.clock.now()).await?;
+        let spent = self
+            .shared
+            .store
+            .spend_invite(applicant.token_hash, fingerprint, self.shared.clock.now())
+            .await?;
         match spent {
-            SpendOutcome::Spent(invite) | SpendOutcome::SameKey(invite) => self.admit(&invite, applicant).await,
+            SpendOutcome::Spent(invite) | SpendOutcome::SameKey(invite) => {
+                self.admit(&invite, applicant).await
+            }
             SpendOutcome::OtherKey { site, first } => Err(self.theft(applicant, &site, first)),
-            SpendOutcome::Expired => Err(self.refuse_token(&invite.site, "the token has expired; ask for a new invitation")),
+            SpendOutcome::Expired => {
+                Err(self.refuse_token(&invite.site, "the token has expired; ask for a new invitation"))
+            }
             SpendOutcome::Withdrawn => {
                 Err(self.refuse_token(&invite.site, "the invitation was taken back; ask for a new one"))
             }
@@ -105,7 +113,8 @@ impl Handle {
             }
             Some(known) => match &known.state {
                 SiteState::Revoked { reason, .. } => {
-                    let message = format!("this key was revoked ({reason}); make a new one, the token is still good");
+                    let message =
+                        format!("this key was revoked ({reason}); make a new one, the token is still good");
                     Err(self.refuse_token(site, &message))
                 }
                 _ => Ok(()),
@@ -245,12 +254,23 @@ impl Handle {
         .await
     }
 
-    async fn renew_key(&self, who: &Identity, request: &SigningRequest, csr_pem: &str) -> Result<Certificate, Error> {
+    async fn renew_key(
+        &self,
+        who: &Identity,
+        request: &SigningRequest,
+        csr_pem: &str,
+    ) -> Result<Certificate, Error> {
         // Again, now that nothing can come in between.
         self.authorise(who, Role::Participant)?;
-        let site = self.shared.registry.site(&who.name).ok_or_else(|| Error::not_found("the site is not enrolled"))?;
+        let site = self
+            .shared
+            .registry
+            .site(&who.name)
+            .ok_or_else(|| Error::not_found("the site is not enrolled"))?;
         if request.fingerprint() != site.key_fingerprint {
-            return Err(Error::denied("a certificate is renewed for the key it was issued for; another needs an invitation"));
+            return Err(Error::denied(
+                "a certificate is renewed for the key it was issued for; another needs an invitation",
+            ));
         }
         if let Some(certificate) = &site.certificate {
             self.check_grace(certificate)?;

@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 use sheaf_blob::Hold;
-use sheaf_domain::{ByteSpan, Digest, ErrorKind, Hasher, Identity, Mail, MailDraft, MailId, Principal, Role, Span, Timestamp};
+use sheaf_domain::{
+    ByteSpan, Digest, ErrorKind, Hasher, Identity, Mail, MailDraft, MailId, Principal, Role, Span, Timestamp,
+};
 use sheaf_store::SiteState;
 
 use super::uploads::Source;
@@ -48,7 +50,8 @@ impl Handle {
         let own = format!("post/{}/{}/", who.role.name(), who.name);
         let open = uploads.keys().filter(|other| *other != hold && other.as_str().starts_with(&own)).count();
         if open >= BODY_UPLOADS_MAX {
-            let message = format!("{open} uploads of mail bodies are open, which is the limit; post their mails first");
+            let message =
+                format!("{open} uploads of mail bodies are open, which is the limit; post their mails first");
             return Err(Error::new(ErrorKind::Exhausted, message));
         }
         uploads.insert(hold.clone(), self.shared.clock.monotonic());
@@ -94,7 +97,9 @@ impl Handle {
         let kept_by = mail_hold(&draft)?;
         if let Some((body, upload)) = &body {
             let held = self.shared.blob.held(upload).await?;
-            if !held.iter().any(|(object, _)| object == body) || !self.shared.blob.hold(body, &kept_by).await? {
+            if !held.iter().any(|(object, _)| object == body)
+                || !self.shared.blob.hold(body, &kept_by).await?
+            {
                 return Err(Error::invalid(format!("the body {} was not uploaded", body.short())));
             }
         }
@@ -177,7 +182,10 @@ impl Handle {
     pub async fn read_body(&self, who: &Identity, mail: MailId, span: ByteSpan) -> Result<Bytes, Error> {
         self.authorise(who, who.role)?;
         if span.len > READ_LEN_MAX {
-            return Err(Error::invalid(format!("a read of {} bytes exceeds the limit of {READ_LEN_MAX}", span.len)));
+            return Err(Error::invalid(format!(
+                "a read of {} bytes exceeds the limit of {READ_LEN_MAX}",
+                span.len
+            )));
         }
         let found = self.waiting(&principal_of(who)?, mail).await?;
         let body = found.and_then(|mail| mail.draft.body);

@@ -38,10 +38,15 @@ impl Handle {
         self.authorise(who, Role::Operator)?;
         let name = request.site.as_str();
         if request.site == who.name || RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
-            return Err(Error::invalid(format!("{name:?} is not a site's name here; it stands for someone else in records")));
+            return Err(Error::invalid(format!(
+                "{name:?} is not a site's name here; it stands for someone else in records"
+            )));
         }
         if request.ttl.as_millis() == 0 || request.ttl > TTL_MAX {
-            return Err(Error::invalid(format!("an invitation is open for up to {TTL_MAX}, not {}", request.ttl)));
+            return Err(Error::invalid(format!(
+                "an invitation is open for up to {TTL_MAX}, not {}",
+                request.ttl
+            )));
         }
         let (handle, who) = (self.clone(), who.name.clone());
         self.to_the_end(async move {
@@ -63,13 +68,20 @@ impl Handle {
         }
         let now = self.shared.clock.now();
         let invites = self.shared.store.invites().await?;
-        let open = invites.iter().filter(|invite| invite.state == InviteState::Open && invite.expires_at > now).count();
+        let open = invites
+            .iter()
+            .filter(|invite| invite.state == InviteState::Open && invite.expires_at > now)
+            .count();
         let sites = self.shared.registry.len() + open;
         if sites >= self.shared.settings.sites_max {
-            let message = format!("{sites} sites are enrolled or invited, the limit is {}", self.shared.settings.sites_max);
+            let message = format!(
+                "{sites} sites are enrolled or invited, the limit is {}",
+                self.shared.settings.sites_max
+            );
             return Err(Error::new(ErrorKind::Exhausted, message));
         }
-        let token = Token::generate(&*self.shared.entropy).map_err(|error| Error::internal(error.to_string()))?;
+        let token =
+            Token::generate(&*self.shared.entropy).map_err(|error| Error::internal(error.to_string()))?;
         self.shared.store.withdraw_invites(&request.site).await?;
         let expires_at = now.after(request.ttl);
         let invite = Invite {
@@ -162,7 +174,8 @@ impl Handle {
             Err(error) if withdrawn == 0 => return Err(error),
             _ => return self.federation_entry("invitation_withdrawn", &body).await,
         };
-        self.set_state(record, SiteState::Revoked { reason: reason.clone(), at: self.shared.clock.now() }).await?;
+        self.set_state(record, SiteState::Revoked { reason: reason.clone(), at: self.shared.clock.now() })
+            .await?;
         self.shared.presence.leave(site);
         tracing::warn!(%site, operator = %by, reason, "site revoked");
         let told = format!("revoked: {reason}");

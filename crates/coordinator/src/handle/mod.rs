@@ -16,12 +16,13 @@ mod uploads;
 use std::future::Future;
 use std::sync::Arc;
 
-use sheaf_domain::{Digest, EntryDraft, Identity, JournalId, Role, SiteName};
+use sheaf_domain::{Digest, EntryDraft, Identity, JournalId, Role, RunId, SiteName};
+use sheaf_engine::RunState;
 use sheaf_store::SignedHead;
 use tokio::sync::oneshot;
 
 use crate::Error;
-use crate::command::Command;
+use crate::command::{Command, Look};
 use crate::incidents::Kind;
 use crate::registry::SiteKeyFacts;
 use crate::shared::Shared;
@@ -106,11 +107,29 @@ impl Handle {
         answer.await.map_err(|_| Error::shutting_down())?
     }
 
-    /// Waits until everything that was applied so far is durable or undone.
-    pub(crate) async fn settle(&self) -> Result<(), Error> {
+    /// Looks at what is durable: between two commits, in the writer's own order.
+    pub(crate) async fn look<T, F>(&self, look: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared) -> T + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.shared.send(Command::Settle { reply }).await?;
-        answer.await.map_err(|_| Error::shutting_down())?
+        let shared = Arc::clone(&self.shared);
+        let look = move || {
+            // The asker may have gone away.
+            let _ = reply.send(look(&shared));
+        };
+        self.shared.send(Command::Look(Look(Box::new(look)))).await?;
+        answer.await.map_err(|_| Error::shutting_down())
+    }
+
+    /// Looks at what is durable of a run.
+    pub(crate) async fn look_at<T, F>(&self, run: RunId, look: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&RunState) -> T + Send + 'static,
+    {
+        self.look(move |shared| shared.with_run(run, look)).await?
     }
 
     /// How long a request for work may be held.
@@ -122,7 +141,8 @@ impl Handle {
 /// Signs the end of a journal and keeps the signature.
 pub(crate) async fn sign_head(shared: &Shared, journal: JournalId) -> Result<SignedHead, Error> {
     let (seq, hash) = shared.store.head(journal).await?;
-    let signature = shared.signer.sign_head(journal, seq, &hash).map_err(|error| Error::internal(error.to_string()))?;
+    let signature =
+        shared.signer.sign_head(journal, seq, &hash).map_err(|error| Error::internal(error.to_string()))?;
     let head = SignedHead { journal, seq, hash, signature, at: shared.clock.now() };
     if seq > 0 {
         shared.store.put_signed_head(head.clone()).await?;

@@ -38,18 +38,20 @@ impl Handle {
     pub async fn model(&self, who: &Identity, run: RunId, which: Which) -> Result<ModelRef, Error> {
         self.authorise(who, Role::Operator)?;
         let global = LineageName::global();
-        self.shared.with_run(run, |state| {
+        self.look_at(run, move |state| {
             let (version, found) = match which {
                 Which::Last => state
                     .newest(&global)
                     .ok_or_else(|| Error::not_found(format!("run {run} has no model yet")))?,
-                Which::Best => state
-                    .newest(&LineageName::best())
-                    .ok_or_else(|| Error::not_found(format!("run {run} has evaluated no model; ask for the last")))?,
+                Which::Best => state.newest(&LineageName::best()).ok_or_else(|| {
+                    Error::not_found(format!("run {run} has evaluated no model; ask for the last"))
+                })?,
                 Which::Round(round) => (
                     round,
                     state.version(&global, round).ok_or_else(|| {
-                        Error::not_found(format!("run {run} keeps no model of round {round} (see keep_models)"))
+                        Error::not_found(format!(
+                            "run {run} keeps no model of round {round} (see keep_models)"
+                        ))
                     })?,
                 ),
             };
@@ -58,6 +60,7 @@ impl Handle {
                 digest: found.digest,
                 manifest: Arc::clone(&found.manifest),
             })
-        })?
+        })
+        .await?
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use sheaf_domain::plan::{Init, Plan};
 use sheaf_domain::{ErrorKind, Identity, LineageName, Manifest, Role, RunId, RunStatus};
-use sheaf_engine::{Event, Start, StartVersion};
+use sheaf_engine::{Event, RunState, Start, StartVersion};
 use tokio::sync::oneshot;
 
 use crate::command::Command;
 use crate::incidents::Kind;
 use crate::outbox::lock;
-use crate::shared::{upload_hold, version_hold};
+use crate::shared::{RunSlot, Shared, upload_hold, version_hold};
 use crate::{Error, Handle, gate, models};
 
 /// The longest reason an operator's word is kept with, in characters.
@@ -62,7 +62,7 @@ impl Handle {
 
     async fn create(&self, who: &Identity, request: &CreateRun) -> Result<RunId, Error> {
         let plan = Plan::parse(&request.plan)?;
-        let is_over = |run: &Arc<crate::shared::RunSlot>| run.read(|state| state.phase().is_over()).unwrap_or(false);
+        let is_over = |run: &Arc<RunSlot>| run.read(|state| state.phase().is_over()).unwrap_or(false);
         let running = self.shared.all_runs().iter().filter(|run| !is_over(run)).count();
         if running >= self.shared.settings.running_max {
             let message = format!("{running} runs go on already, which is the limit; stop one or wait");
@@ -109,7 +109,9 @@ impl Handle {
     async fn start_of(&self, run: RunId, plan: &Plan, request: &CreateRun) -> Result<Start, Error> {
         if let Some(from) = request.from {
             if request.init.is_some() {
-                return Err(Error::invalid("a first model was handed in, but the run is to start from another run"));
+                return Err(Error::invalid(
+                    "a first model was handed in, but the run is to start from another run",
+                ));
             }
             return self.warm_start(run, from).await;
         }
@@ -118,12 +120,13 @@ impl Handle {
             (Init::Trainer, Some(_)) => {
                 Err(Error::invalid("a first model was handed in, but the plan says init = \"trainer\""))
             }
-            (Init::File(file), None) => {
-                Err(Error::invalid(format!("the plan starts from {file:?}, but no first model was handed in")))
-            }
+            (Init::File(file), None) => Err(Error::invalid(format!(
+                "the plan starts from {file:?}, but no first model was handed in"
+            ))),
             (Init::File(_), Some(manifest)) => {
                 let upload = request.upload.as_deref();
-                let upload = upload.ok_or_else(|| Error::invalid("a first model needs the name of its upload"))?;
+                let upload =
+                    upload.ok_or_else(|| Error::invalid("a first model needs the name of its upload"))?;
                 self.check_upload(manifest, upload).await?;
                 let version = self.adopt_start(run, LineageName::global(), manifest).await?;
                 Ok(Start::Versions { from: None, versions: vec![version] })
@@ -142,7 +145,10 @@ impl Handle {
         let held = self.shared.blob.held(&upload_hold(upload)?).await?;
         let held: std::collections::HashSet<_> = held.into_iter().map(|(digest, _)| digest).collect();
         if let Some(missing) = manifest.objects().into_iter().find(|object| !held.contains(object)) {
-            return Err(Error::invalid(format!("piece {} of the first model was not uploaded", missing.short())));
+            return Err(Error::invalid(format!(
+                "piece {} of the first model was not uploaded",
+                missing.short()
+            )));
         }
         if let Some(bad) = gate::find_bad_value(&self.shared, manifest).await? {
             return Err(Error::invalid(format!("the first model cannot be used: {bad}")));
@@ -152,7 +158,10 @@ impl Handle {
 
     async fn warm_start(&self, run: RunId, from: RunId) -> Result<Start, Error> {
         let newest: Vec<(LineageName, Arc<Manifest>)> = self.shared.with_run(from, |state| {
-            state.newest_versions().map(|(l, _, version)| (l.clone(), Arc::clone(&version.manifest))).collect()
+            state
+                .newest_versions()
+                .map(|(l, _, version)| (l.clone(), Arc::clone(&version.manifest)))
+                .collect()
         })?;
         let mut versions = Vec::with_capacity(newest.len());
         for (lineage, manifest) in newest {
@@ -165,7 +174,12 @@ impl Handle {
     }
 
     /// Keeps a model's bytes for the new run.
-    async fn adopt_start(&self, run: RunId, lineage: LineageName, manifest: &Manifest) -> Result<StartVersion, Error> {
+    async fn adopt_start(
+        &self,
+        run: RunId,
+        lineage: LineageName,
+        manifest: &Manifest,
+    ) -> Result<StartVersion, Error> {
         let hold = version_hold(run, &lineage, 0)?;
         for object in manifest.objects() {
             if !self.shared.blob.hold(&object, &hold).await? {
@@ -185,9 +199,11 @@ impl Handle {
     /// Safe: it only reads.
     pub async fn runs(&self, who: &Identity) -> Result<Vec<RunStatus>, Error> {
         self.authorise(who, Role::Operator)?;
-        let status = |slot: &Arc<crate::shared::RunSlot>| slot.read(sheaf_engine::RunState::status);
-        let runs = self.shared.all_runs();
-        runs.iter().map(|slot| status(slot).map(|status| self.with_incidents(status))).collect()
+        let read = |shared: &Shared| -> Result<Vec<RunStatus>, Error> {
+            shared.all_runs().iter().map(|slot| slot.read(RunState::status)).collect()
+        };
+        let runs = self.look(read).await??;
+        Ok(runs.into_iter().map(|status| self.with_incidents(status)).collect())
     }
 
     /// Finds a run by its id, its name (the newest of that name), or the beginning of its id.
@@ -204,18 +220,24 @@ impl Handle {
             return Ok(run);
         }
         let mut by_prefix = Vec::new();
-        for slot in self.shared.all_runs() {
-            if slot.read(|state| state.plan().name == text)? {
-                return Ok(slot.run);
+        let names = |shared: &Shared| -> Result<Vec<(RunId, String)>, Error> {
+            let named = |slot: &Arc<RunSlot>| Ok((slot.run, slot.read(|state| state.plan().name.clone())?));
+            shared.all_runs().iter().map(named).collect()
+        };
+        for (run, name) in self.look(names).await?? {
+            if name == text {
+                return Ok(run);
             }
-            if !text.is_empty() && slot.run.to_string().starts_with(text) {
-                by_prefix.push(slot.run);
+            if !text.is_empty() && run.to_string().starts_with(text) {
+                by_prefix.push(run);
             }
         }
         match by_prefix.as_slice() {
             [only] => Ok(*only),
             [] => Err(Error::not_found(format!("no run {text:?}; `sheaf ls` lists them"))),
-            several => Err(Error::conflict(format!("{text:?} fits {} runs; write more of the id", several.len()))),
+            several => {
+                Err(Error::conflict(format!("{text:?} fits {} runs; write more of the id", several.len())))
+            }
         }
     }
 
@@ -227,7 +249,7 @@ impl Handle {
     /// Safe: it only reads.
     pub async fn status(&self, who: &Identity, run: RunId) -> Result<RunStatus, Error> {
         self.authorise(who, Role::Operator)?;
-        let status = self.shared.with_run(run, sheaf_engine::RunState::status)?;
+        let status = self.look_at(run, RunState::status).await?;
         Ok(self.with_incidents(status))
     }
 

@@ -41,24 +41,23 @@ impl Handle {
         self.authorise(who, Role::Operator)?;
         let errors = self.errors_of_runs();
         let sites = self.shared.registry.all();
-        let mut overviews: Vec<SiteOverview> = sites.iter().map(|site| self.overview(site, &errors)).collect();
-        let mut newest_invites: HashMap<SiteName, sheaf_store::Invite> = HashMap::new();
-        for invite in self.shared.store.invites().await? {
-            newest_invites.insert(invite.site.clone(), invite);
-        }
-        for (name, invite) in newest_invites {
-            if invite.state != InviteState::Open {
-                continue;
-            }
+        let mut overviews: Vec<SiteOverview> =
+            sites.iter().map(|site| self.overview(site, &errors)).collect();
+        // An invitation made later has taken the earlier ones back: at most one a name is open.
+        let invites = self.shared.store.invites().await?;
+        for invite in invites.into_iter().filter(|invite| invite.state == InviteState::Open) {
             let expired = invite.expires_at <= self.shared.clock.now();
             let state = if expired { "invitation expired" } else { "invited" };
-            match overviews.iter_mut().find(|overview| overview.name == name) {
-                Some(known) if !expired => known.state = format!("{}; invited again", known.state),
-                Some(_) => {}
-                None => overviews.push(self.invited(name, state)),
+            match overviews.binary_search_by(|overview| overview.name.cmp(&invite.site)) {
+                Ok(found) if !expired => {
+                    if let Some(known) = overviews.get_mut(found) {
+                        known.state = format!("{}; invited again", known.state);
+                    }
+                }
+                Ok(_) => {}
+                Err(place) => overviews.insert(place, self.invited(invite.site, state)),
             }
         }
-        overviews.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(overviews)
     }
 

@@ -138,7 +138,8 @@ impl Handle {
     }
 
     async fn copy_objects(&self, dir: &Path) -> Result<BackupReport, Error> {
-        let copy = sheaf_blob::DiskBlobs::open(&dir.join(BLOBS_DIR), sheaf_blob::OpenOptions::default()).await?;
+        let copy =
+            sheaf_blob::DiskBlobs::open(&dir.join(BLOBS_DIR), sheaf_blob::OpenOptions::default()).await?;
         let (mut objects, mut bytes) = (0, 0);
         for hold in self.shared.blob.holds().await? {
             for (digest, len) in self.shared.blob.held(&hold).await? {

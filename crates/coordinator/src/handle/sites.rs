@@ -107,7 +107,8 @@ impl Handle {
 
     fn deliveries(&self, site: &SiteName, have: &[TaskId]) -> Result<Vec<Delivery>, Error> {
         let outbox = self.shared.outbox(site);
-        let mut deliveries: Vec<Delivery> = outbox.withdrawn(have).into_iter().map(Delivery::Withdraw).collect();
+        let mut deliveries: Vec<Delivery> =
+            outbox.withdrawn(have).into_iter().map(Delivery::Withdraw).collect();
         for assignment in outbox.work(have) {
             if let Some(order) = self.work_order(&assignment)? {
                 deliveries.push(Delivery::Work(Box::new(order)));
@@ -129,7 +130,10 @@ impl Handle {
         }
         let mut expects = Vec::with_capacity(assignment.outputs.len());
         for output in &assignment.outputs {
-            expects.push((output.slot.clone(), gate::expected_manifest(&self.shared, assignment, &output.slot)?));
+            expects.push((
+                output.slot.clone(),
+                gate::expected_manifest(&self.shared, assignment, &output.slot)?,
+            ));
         }
         let now = self.shared.clock.now();
         Ok(Some(WorkOrder {
@@ -168,9 +172,17 @@ impl Handle {
     /// As [`Handle::manifest`]; invalid argument above [`READ_LEN_MAX`].
     /// # Cancel safety
     /// Safe: it only reads.
-    pub async fn read_version(&self, who: &Identity, version: &VersionRef, span: ByteSpan) -> Result<Bytes, Error> {
+    pub async fn read_version(
+        &self,
+        who: &Identity,
+        version: &VersionRef,
+        span: ByteSpan,
+    ) -> Result<Bytes, Error> {
         if span.len > READ_LEN_MAX {
-            return Err(Error::invalid(format!("a read of {} bytes exceeds the limit of {READ_LEN_MAX}", span.len)));
+            return Err(Error::invalid(format!(
+                "a read of {} bytes exceeds the limit of {READ_LEN_MAX}",
+                span.len
+            )));
         }
         let manifest = self.manifest(who, version).await?;
         let bytes = models::read_once(&*self.shared.blob, &manifest, span).await?;

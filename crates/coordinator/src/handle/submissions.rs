@@ -1,6 +1,6 @@
 //! Submissions: through the gate, into the journal, then acknowledged.
 
-use sheaf_domain::{Identity, Refusal, Role, RunId, SubmitOutcome, Submission, TaskId};
+use sheaf_domain::{Identity, Refusal, Role, RunId, Submission, SubmitOutcome, TaskId};
 use sheaf_engine::{Event, TaskStanding};
 use sheaf_telemetry::names;
 use tokio::sync::oneshot;
@@ -55,15 +55,18 @@ impl Handle {
         match self.journal_event(run, event).await {
             Ok(()) => Ok(counted(SubmitOutcome::Refused { refusal })),
             // The task closed, or another submission of it came through, while this one was read.
-            Err(error) if !error.is_transient() => self.closed_outcome(who, task).await?.ok_or(error).map(counted),
+            Err(error) if !error.is_transient() => {
+                self.closed_outcome(who, task).await?.ok_or(error).map(counted)
+            }
             Err(error) => Err(error),
         }
     }
 
     /// What a submission of a task that is no longer open comes to; nothing while it is open. Only what is durable is told.
     async fn closed_outcome(&self, who: &Identity, task: TaskId) -> Result<Option<SubmitOutcome>, Error> {
-        self.settle().await?;
-        Ok(match self.find_task(&who.name, task)?.1 {
+        let (run, _) = self.find_task(&who.name, task)?;
+        let site = who.name.clone();
+        Ok(match self.look_at(run, move |state| state.task(task, &site)).await? {
             TaskStanding::Accepted => Some(SubmitOutcome::Duplicate),
             TaskStanding::Closed(reason) => Some(SubmitOutcome::TooLate { reason }),
             _ => None,
@@ -79,7 +82,8 @@ impl Handle {
     pub async fn fail(&self, who: &Identity, task: TaskId, reason: String) -> Result<(), Error> {
         let (run, _) = self.open_task(who, task).await?;
         self.touch(&who.name, None).await?;
-        let reason: String = reason.chars().filter(|c| !c.is_control() || *c == '\n').take(REASON_LEN_MAX).collect();
+        let reason: String =
+            reason.chars().filter(|c| !c.is_control() || *c == '\n').take(REASON_LEN_MAX).collect();
         let reason = if reason.trim().is_empty() { "no reason given".to_owned() } else { reason };
         tracing::warn!(%run, site = %who.name, %task, reason, "task failed at its site");
         self.journal_event(run, Event::Failed { task, site: who.name.clone(), reason }).await

@@ -104,10 +104,18 @@ impl Handle {
     /// Not found, or conflict when the task is no longer open; invalid argument above [`MISSING_MAX`] objects.
     /// # Cancel safety
     /// Safe: it only reads.
-    pub async fn missing(&self, who: &Identity, task: TaskId, objects: &[Digest]) -> Result<Vec<Digest>, Error> {
+    pub async fn missing(
+        &self,
+        who: &Identity,
+        task: TaskId,
+        objects: &[Digest],
+    ) -> Result<Vec<Digest>, Error> {
         self.open_task(who, task).await?;
         if objects.len() > MISSING_MAX {
-            return Err(Error::invalid(format!("{} objects exceed the limit of {MISSING_MAX}", objects.len())));
+            return Err(Error::invalid(format!(
+                "{} objects exceed the limit of {MISSING_MAX}",
+                objects.len()
+            )));
         }
         self.touch(&who.name, None).await?;
         let held = self.shared.blob.held(&task_hold(task)?).await?;
@@ -144,7 +152,13 @@ impl Handle {
         self.reserve(upload_hold(upload)?, len, allowed, Source::Operator).await
     }
 
-    pub(super) async fn reserve(&self, hold: Hold, len: u64, allowed: u64, of: Source) -> Result<Upload, Error> {
+    pub(super) async fn reserve(
+        &self,
+        hold: Hold,
+        len: u64,
+        allowed: u64,
+        of: Source,
+    ) -> Result<Upload, Error> {
         let reserved = self.reserve_room(&hold, len, allowed).await;
         let (writer, reservation) = reserved.inspect_err(|error| note(&self.shared, &of, error))?;
         Ok(Upload { writer, len, hold, of, shared: Arc::clone(&self.shared), _reservation: reservation })
@@ -157,11 +171,14 @@ impl Handle {
         allowed: u64,
     ) -> Result<(Box<dyn ObjectWriter>, Reservation), Error> {
         if len > PIECE_LEN_MAX {
-            return Err(Error::invalid(format!("a piece of {len} bytes exceeds the limit of {PIECE_LEN_MAX}")));
+            return Err(Error::invalid(format!(
+                "a piece of {len} bytes exceeds the limit of {PIECE_LEN_MAX}"
+            )));
         }
         let present: u64 = self.shared.blob.held(hold).await?.iter().map(|(_, len)| len).sum();
         if present.saturating_add(len) > allowed {
-            let message = format!("{present} bytes are uploaded and {len} more exceed the {allowed} allowed here");
+            let message =
+                format!("{present} bytes are uploaded and {len} more exceed the {allowed} allowed here");
             return Err(Error::invalid(message));
         }
         let reservation = self.shared.budget.reserve(len).await?;
@@ -169,12 +186,16 @@ impl Handle {
     }
 
     /// The open assignment behind a task of the caller's. That it is not open is told only when that is durable.
-    pub(crate) async fn open_task(&self, who: &Identity, task: TaskId) -> Result<(RunId, Box<Assignment>), Error> {
+    pub(crate) async fn open_task(
+        &self,
+        who: &Identity,
+        task: TaskId,
+    ) -> Result<(RunId, Box<Assignment>), Error> {
         self.authorise(who, Role::Participant)?;
         let (run, mut standing) = self.find_task(&who.name, task)?;
         if !matches!(standing, TaskStanding::Open(_)) {
-            self.settle().await?;
-            standing = self.shared.with_run(run, |state| state.task(task, &who.name))?;
+            let site = who.name.clone();
+            standing = self.look_at(run, move |state| state.task(task, &site)).await?;
         }
         match standing {
             TaskStanding::Open(assignment) => Ok((run, assignment)),
@@ -217,7 +238,8 @@ impl Handle {
         let mut allowed = PIECE_LEN_MAX;
         for output in &assignment.outputs {
             let expected = gate::expected_manifest(&self.shared, assignment, &output.slot)?;
-            let len = expected.map_or(self.shared.settings.init_model_max.as_bytes(), |model| model.byte_len());
+            let len =
+                expected.map_or(self.shared.settings.init_model_max.as_bytes(), |model| model.byte_len());
             allowed = allowed.saturating_add(len);
         }
         Ok(allowed)

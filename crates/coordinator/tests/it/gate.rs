@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use sheaf_coordinator::WorkOrder;
 use sheaf_domain::{
-    Digest, ErrorKind, JournalId, Manifest, Refusal, RunId, RunPhase, SlotName, SubmitOutcome, Submission, SubmittedSlot,
-    Wait,
+    Digest, ErrorKind, JournalId, Manifest, Refusal, RunId, RunPhase, SlotName, Submission, SubmitOutcome,
+    SubmittedSlot, Wait,
 };
 use sheaf_tensor::{Dtype, TensorSpec};
 
@@ -25,7 +25,13 @@ async fn started(world: &World, sites: &[Site]) -> RunId {
 }
 
 /// A submission of `model` as `specs` lays it out.
-async fn sent(world: &World, site: &Site, order: &WorkOrder, specs: Vec<TensorSpec>, bytes: Bytes) -> Submission {
+async fn sent(
+    world: &World,
+    site: &Site,
+    order: &WorkOrder,
+    specs: Vec<TensorSpec>,
+    bytes: Bytes,
+) -> Submission {
     let digest = Digest::of(&bytes);
     world.put(site, order.assignment.task, &bytes, digest).await.unwrap();
     let manifest = Manifest::over_pieces(specs, bytes.len() as u64, &[digest]).unwrap();
@@ -33,7 +39,7 @@ async fn sent(world: &World, site: &Site, order: &WorkOrder, specs: Vec<TensorSp
 }
 
 async fn every_wrong_submission_is_refused_by_name(backend: Backend) {
-    let world = World::start(backend).await;
+    let mut world = World::start(backend).await;
     let sites = world.sites(2).await;
     let run = started(&world, &sites).await;
     let site = &sites[0];
@@ -45,25 +51,32 @@ async fn every_wrong_submission_is_refused_by_name(backend: Backend) {
         all
     };
     let mut refused = 0;
-    let mut check = async |change: &dyn Fn(&mut Submission), specs: Vec<TensorSpec>, bytes: Bytes, says: &str| {
-        let order = world.order(site).await;
-        let mut submission = sent(&world, site, &order, specs, bytes).await;
-        change(&mut submission);
-        let outcome = world.handle.submit(&site.who, submission).await.unwrap();
-        let SubmitOutcome::Refused { refusal } = outcome else { panic!("{says}: {outcome:?}") };
-        assert!(refusal.to_string().contains(says), "{refusal} / {says}");
-        refused += 1;
-        let status = world.status(run).await;
-        assert!(status.sites[0].last_error.as_deref().unwrap().contains(says), "{status:?}");
-        assert_eq!(status.sites[0].refused, refused);
-        // Its bytes are freed, and there is another attempt.
-        assert_eq!(world.order(site).await.assignment.attempt, refused + 1);
-        refusal
-    };
+    let mut check =
+        async |change: &dyn Fn(&mut Submission), specs: Vec<TensorSpec>, bytes: Bytes, says: &str| {
+            let order = world.order(site).await;
+            let mut submission = sent(&world, site, &order, specs, bytes).await;
+            change(&mut submission);
+            let outcome = world.handle.submit(&site.who, submission).await.unwrap();
+            let SubmitOutcome::Refused { refusal } = outcome else { panic!("{says}: {outcome:?}") };
+            assert!(refusal.to_string().contains(says), "{refusal} / {says}");
+            refused += 1;
+            let status = world.status(run).await;
+            assert!(status.sites[0].last_error.as_deref().unwrap().contains(says), "{status:?}");
+            assert_eq!(status.sites[0].refused, refused);
+            // Its bytes are freed, and there is another attempt.
+            assert_eq!(world.order(site).await.assignment.attempt, refused + 1);
+            refusal
+        };
     let same = |_: &mut Submission| {};
 
     // Tensors.
-    check(&same, with(0, spec("v", Dtype::F32, &[20, 30])), good.clone(), "tensor 0 is \"v\", expected \"w\"").await;
+    check(
+        &same,
+        with(0, spec("v", Dtype::F32, &[20, 30])),
+        good.clone(),
+        "tensor 0 is \"v\", expected \"w\"",
+    )
+    .await;
     check(&same, with(0, spec("w", Dtype::F32, &[30, 20])), good.clone(), "has shape").await;
     check(&same, with(2, spec("b", Dtype::I64, &[5])), good.clone(), "is i64, expected f64").await;
     check(&same, specs()[..2].to_vec(), good.slice(..2400), "\"b\" is missing").await;
@@ -88,13 +101,17 @@ async fn every_wrong_submission_is_refused_by_name(backend: Backend) {
     }
 
     // Metrics.
-    let nan = |submission: &mut Submission| drop(submission.metrics.insert("loss".to_owned(), f64::NAN));
+    let nan = |submission: &mut Submission| {
+        submission.metrics.insert("loss".to_owned(), f64::NAN);
+    };
     check(&nan, specs(), good.clone(), "metric \"loss\"").await;
     let many = |submission: &mut Submission| {
         submission.metrics.extend((0..100).map(|n| (format!("m{n}"), 0.0)));
     };
     check(&many, specs(), good.clone(), "metrics exceed the limit").await;
-    let long = |submission: &mut Submission| drop(submission.metrics.insert("x".repeat(65), 0.0));
+    let long = |submission: &mut Submission| {
+        submission.metrics.insert("x".repeat(65), 0.0);
+    };
     check(&long, specs(), good.clone(), "printable bytes").await;
 
     // Slots.
@@ -112,9 +129,11 @@ async fn every_wrong_submission_is_refused_by_name(backend: Backend) {
         submission.slots[0].manifest.tensors[0].segments[0].object = Digest::of(b"never seen");
     };
     check(&other, specs(), good.clone(), "was not uploaded under this task").await;
-    let beyond = |submission: &mut Submission| submission.slots[0].manifest.tensors[0].segments[0].offset = 2430;
+    let beyond =
+        |submission: &mut Submission| submission.slots[0].manifest.tensors[0].segments[0].offset = 2430;
     check(&beyond, specs(), good.clone(), "reaches beyond the 2440 bytes").await;
-    let overflow = |submission: &mut Submission| submission.slots[0].manifest.tensors[0].segments[0].offset = u64::MAX;
+    let overflow =
+        |submission: &mut Submission| submission.slots[0].manifest.tensors[0].segments[0].offset = u64::MAX;
     check(&overflow, specs(), good.clone(), "overflowing segment").await;
     let short = |submission: &mut Submission| submission.slots[0].manifest.tensors[0].segments[0].len = 4;
     check(&short, specs(), good.clone(), "needs 2400 bytes").await;
@@ -131,7 +150,8 @@ async fn every_wrong_submission_is_refused_by_name(backend: Backend) {
     model.w[0] = 7.0;
     world.put(&sites[1], theirs.assignment.task, &model.bytes(), Digest::of(&model.bytes())).await.unwrap();
     let stolen = |submission: &mut Submission| {
-        for segment in submission.slots[0].manifest.tensors.iter_mut().flat_map(|tensor| &mut tensor.segments) {
+        for segment in submission.slots[0].manifest.tensors.iter_mut().flat_map(|tensor| &mut tensor.segments)
+        {
             segment.object = Digest::of(&model.bytes());
         }
     };
@@ -142,6 +162,7 @@ async fn every_wrong_submission_is_refused_by_name(backend: Backend) {
     assert_eq!(kinds.iter().filter(|kind| *kind == "refused").count(), usize::try_from(refused).unwrap());
     let status = world.drive(run, &sites).await;
     assert!(matches!(status.phase, RunPhase::Finished { .. }));
+    world.stop().await;
     assert!(world.blob.holds().await.unwrap().iter().all(|hold| !hold.as_str().starts_with("task/")));
 }
 
@@ -181,7 +202,9 @@ async fn bytes_that_are_not_as_promised_are_refused_and_seen(backend: Backend) {
     world.settle().await;
     let kinds = world.kinds(JournalId::Federation).await;
     assert_eq!(kinds.iter().filter(|kind| *kind == "upload_refused").count(), 1, "{kinds:?}");
-    assert!(world.blob.held(&sheaf_blob::Hold::new(format!("task/{task}")).unwrap()).await.unwrap().is_empty());
+    assert!(
+        world.blob.held(&sheaf_blob::Hold::new(format!("task/{task}")).unwrap()).await.unwrap().is_empty()
+    );
     world.work(site, &order).await.unwrap();
 }
 
@@ -228,12 +251,13 @@ async fn a_full_store_refuses_uploads_and_goes_on_when_there_is_room(backend: Ba
     let retrying = |status: &sheaf_domain::RunStatus| matches!(status.waits[..], [Wait::FoldRetry { .. }]);
     let status = world.until(run, retrying).await;
     assert!(status.waits[0].to_string().contains("no room"), "{}", status.waits[0]);
-    if backend == Backend::Memory {
-        // Also over a restart.
-        world.restart().await;
-        world.until(run, retrying).await;
+    match backend {
+        // A start frees what nothing of ours refers to, and takes the fold up again.
+        Backend::Memory => world.restart().await,
+        Backend::Disk => {
+            world.blob.release(&junk).await.unwrap();
+        }
     }
-    world.blob.release(&junk).await.unwrap();
     let status = world.until(run, |status| status.phase.is_over()).await;
     assert!(matches!(status.phase, RunPhase::Finished { .. }), "{:?}", status.phase);
 }
@@ -262,7 +286,9 @@ async fn a_first_model_must_be_its_uploads_own_and_finite() {
     assert!(create(Some(manifest.clone()), Some("none"), &plan).await.contains("was not uploaded"));
     assert!(create(Some(manifest.clone()), None, &plan).await.contains("name of its upload"));
     assert!(create(None, None, &plan).await.contains("no first model was handed in"));
-    assert!(create(Some(manifest), Some("x"), &crate::world::plan(1, 2, "")).await.contains("init = \"trainer\""));
+    assert!(
+        create(Some(manifest), Some("x"), &crate::world::plan(1, 2, "")).await.contains("init = \"trainer\"")
+    );
     assert!(create(None, None, "[run]\nname = \"x\"\n").await.contains("rounds"));
     world.settle().await;
     let kinds = world.kinds(JournalId::Federation).await;

@@ -1,5 +1,7 @@
 //! The coordinator as its front-ends see it: whole runs driven by hand over memory and over SQLite with a disk store.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, in its helpers too")]
+
 mod faults;
 mod faulty;
 mod gate;

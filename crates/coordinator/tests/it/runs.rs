@@ -3,7 +3,9 @@
 use sheaf_coordinator::{Beat, CreateRun, Delivery, Which};
 use sheaf_domain::{ErrorKind, JournalId, RunPhase, Span, SubmitOutcome, Wait};
 
-use crate::world::{Backend, HOLD_MAX, Model, World, name, num_examples, on_both, plan, request, slot, submission};
+use crate::world::{
+    Backend, HOLD_MAX, Model, World, name, num_examples, on_both, plan, request, slot, submission,
+};
 
 on_both!(
     a_run_with_every_stage_ends_with_its_model,
@@ -214,7 +216,8 @@ async fn a_silent_participant_is_lost_and_one_that_leaves_is_gone_at_once() {
     world.present(&sites).await;
     let run = world.create(&plan(1, 2, "[model]\ninit = \"trainer\"")).await;
     world.clock.advance(Span::from_secs(61));
-    let lost = |status: &sheaf_domain::RunStatus| status.sites.iter().filter(|s| s.presence == "lost").count();
+    let lost =
+        |status: &sheaf_domain::RunStatus| status.sites.iter().filter(|s| s.presence == "lost").count();
     let status = world.until(run, |status| lost(status) == 2).await;
     assert!(status.sites[0].last_error.as_deref().unwrap().contains("no sign of life"), "{status:?}");
     world.present(&sites).await;

@@ -10,8 +10,9 @@ use sheaf_coordinator::{
     WorkOrder,
 };
 use sheaf_domain::{
-    ByteSize, ByteSpan, Digest, Identity, JournalEntry, JournalId, Manifest, Metrics, ModelHasher, Role, RunId,
-    RunStatus, SiteName, SlotName, Span, SubmitOutcome, Submission, SubmittedSlot, TaskId, Timestamp, Wait,
+    ByteSize, ByteSpan, Digest, Identity, JournalEntry, JournalId, Manifest, Metrics, ModelHasher, Role,
+    RunId, RunStatus, SiteName, SlotName, Span, Submission, SubmitOutcome, SubmittedSlot, TaskId, Timestamp,
+    Wait,
 };
 use sheaf_pki::{CertificateAuthority, EnrolmentLimiter, EnrolmentLimits, JournalSigner, Kit, SiteKey};
 use sheaf_runtime::{Clock as _, Compute, ManualClock, OsEntropy, TaskScope};
@@ -119,7 +120,8 @@ impl World {
         let keys = Keys { ca: Arc::new(ca), signer: Arc::new(JournalSigner::generate().unwrap()) };
         let health = Health::new();
         let dependencies = keys.dependencies(&store, &blob, &clock, &health);
-        let coordinator = Coordinator::start(dependencies, settings.clone(), &TaskScope::new()).await.unwrap();
+        let coordinator =
+            Coordinator::start(dependencies, settings.clone(), &TaskScope::new()).await.unwrap();
         World {
             handle: coordinator.handle(),
             operator: operator("op"),
@@ -157,6 +159,13 @@ impl World {
             (self.store, self.blob) =
                 open(self.backend, &self.dir, ByteSize::from_mib(64), &self.faults).await;
         }
+    }
+
+    /// Puts a backup in the place of the data.
+    pub(crate) async fn swap_in(&mut self, backup: &std::path::Path) {
+        self.blob.close().await;
+        self.store.close().await;
+        (self.store, self.blob) = open_in(self.backend, backup, ByteSize::from_mib(64), &self.faults).await;
     }
 
     pub(crate) async fn restart(&mut self) {
@@ -320,7 +329,10 @@ impl World {
         let result = self.result(site, order).await?;
         let mut slots = Vec::new();
         if let Some((slot, _)) = order.expects.first() {
-            slots.push(SubmittedSlot { slot: slot.clone(), manifest: self.upload(site, order, &result).await? });
+            slots.push(SubmittedSlot {
+                slot: slot.clone(),
+                manifest: self.upload(site, order, &result).await?,
+            });
         }
         let submission = submission(order.assignment.task, slots, num_examples(&site.who.name));
         self.handle.submit(&site.who, submission).await
@@ -355,9 +367,15 @@ impl World {
     }
 
     /// Uploads what is missing of a model, in pieces whose length is the site's own.
-    pub(crate) async fn upload(&self, site: &Site, order: &WorkOrder, model: &Model) -> Result<Manifest, Error> {
+    pub(crate) async fn upload(
+        &self,
+        site: &Site,
+        order: &WorkOrder,
+        model: &Model,
+    ) -> Result<Manifest, Error> {
         let (bytes, task) = (model.bytes(), order.assignment.task);
-        let piece_len = 1024 + 64 * site.who.name.as_str().len() + usize::from(site.who.name.as_str().as_bytes()[5]);
+        let piece_len =
+            1024 + 64 * site.who.name.as_str().len() + usize::from(site.who.name.as_str().as_bytes()[5]);
         let pieces: Vec<Bytes> = bytes.chunks(piece_len).map(Bytes::copy_from_slice).collect();
         let digests: Vec<Digest> = pieces.iter().map(|piece| Digest::of(piece)).collect();
         let missing = self.handle.missing(&site.who, task, &digests).await?;
@@ -367,7 +385,13 @@ impl World {
         Ok(Manifest::over_pieces(specs(), piece_len as u64, &digests).unwrap())
     }
 
-    pub(crate) async fn put(&self, site: &Site, task: TaskId, piece: &Bytes, digest: Digest) -> Result<(), Error> {
+    pub(crate) async fn put(
+        &self,
+        site: &Site,
+        task: TaskId,
+        piece: &Bytes,
+        digest: Digest,
+    ) -> Result<(), Error> {
         let mut upload = self.handle.upload(&site.who, task, piece.len() as u64).await?;
         upload.write(piece.clone()).await?;
         upload.finish(digest).await
@@ -380,15 +404,24 @@ async fn open(
     max_bytes: ByteSize,
     faults: &Arc<Faults>,
 ) -> (Arc<dyn StateStore>, Arc<dyn BlobStore>) {
+    open_in(backend, dir.path(), max_bytes, faults).await
+}
+
+async fn open_in(
+    backend: Backend,
+    dir: &std::path::Path,
+    max_bytes: ByteSize,
+    faults: &Arc<Faults>,
+) -> (Arc<dyn StateStore>, Arc<dyn BlobStore>) {
     let (inner, blob): (Arc<dyn StateStore>, Arc<dyn BlobStore>) = match backend {
         Backend::Memory => {
             (Arc::new(MemoryStore::new(MailLimits::default())), Arc::new(MemoryBlobs::new(max_bytes)))
         }
         Backend::Disk => {
-            let path = dir.path().join("state.sqlite");
+            let path = dir.join("state.sqlite");
             let store = SqliteStore::open(&path, sheaf_store::OpenOptions::default()).await.unwrap();
             let options = sheaf_blob::OpenOptions { max_bytes, ..sheaf_blob::OpenOptions::default() };
-            (Arc::new(store), Arc::new(DiskBlobs::open(&dir.path().join("blobs"), options).await.unwrap()))
+            (Arc::new(store), Arc::new(DiskBlobs::open(&dir.join("blobs"), options).await.unwrap()))
         }
     };
     (Arc::new(Faulty { inner, faults: Arc::clone(faults) }), blob)

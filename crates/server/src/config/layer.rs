@@ -70,8 +70,9 @@ impl Layer {
         let text = std::fs::read_to_string(path).map_err(failed)?;
         // Parsed once with the types, so that an error carries its line; then again as plain values to merge.
         let refused = |error: toml::de::Error| {
-            let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
-            let place = line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
+            let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            let place =
+                line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
             Error::Config { place, message: error.message().to_owned() }
         };
         toml::from_str::<Config>(&text).map_err(refused)?;
@@ -83,13 +84,14 @@ impl Layer {
 
     /// The values among environment variables.
     pub fn environment(variables: impl IntoIterator<Item = (String, String)>) -> Layer {
-        let values = variables.into_iter().filter(|(name, _)| !ENV_OTHERS.contains(&name.as_str())).filter_map(
-            |(name, text)| {
+        let values = variables
+            .into_iter()
+            .filter(|(name, _)| !ENV_OTHERS.contains(&name.as_str()))
+            .filter_map(|(name, text)| {
                 let key = name.strip_prefix(ENV_PREFIX)?;
                 let path = key.split("__").map(str::to_lowercase).collect();
                 Some((path, value_of(&text), Origin::Environment(name)))
-            },
-        );
+            });
         Layer(values.collect())
     }
 
@@ -109,10 +111,8 @@ impl Resolved {
     /// [`Error::Config`] naming the place of the value that is refused.
     pub fn of(layers: Vec<Layer>) -> Result<Resolved, Error> {
         let mut origins = BTreeMap::new();
-        let defaults = Table::try_from(Config::default()).map_err(|error| Error::Config {
-            place: "defaults".to_owned(),
-            message: error.to_string(),
-        })?;
+        let defaults = Table::try_from(Config::default())
+            .map_err(|error| Error::Config { place: "defaults".to_owned(), message: error.to_string() })?;
         let mut merged = defaults.clone();
         let mut values = Vec::new();
         flatten(&[], Value::Table(defaults), &Origin::Default, &mut values);

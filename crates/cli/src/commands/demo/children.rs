@@ -115,9 +115,11 @@ impl Children {
         std::fs::remove_file(&ready).ok();
         let listen = self.address.clone().unwrap_or_else(|| "127.0.0.1:0".to_owned());
         let mut command = self.command("server")?;
-        command.args(["serve", "--until-stdin-ends", "--listen", &listen, "--data-dir"]).arg(self.layout.server());
+        command
+            .args(["serve", "--until-stdin-ends", "--listen", &listen, "--data-dir"])
+            .arg(self.layout.server());
         let deaths = self.server.as_ref().map_or(0, |server| server.deaths);
-        let mut server = spawn("server", command, deaths)?;
+        let server = self.server.insert(spawn("server", command, deaths)?);
         if let Some(pid) = server.child.id() {
             std::fs::write(self.layout.pid(), format!("{pid}\n"))?;
         }
@@ -130,15 +132,13 @@ impl Children {
             }
             if let Ok(address) = std::fs::read_to_string(&ready) {
                 self.address = Some(address.trim().to_owned());
-                break;
+                return Ok(());
             }
             if clock.monotonic().saturating_sub(started) > READY_WITHIN {
                 return Err(anyhow!("the server is not ready after {READY_WITHIN:?}"));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        self.server = Some(server);
-        Ok(())
     }
 
     /// Starts a site's participant.

@@ -19,6 +19,7 @@ use sheaf_runtime::{Clock, Shutdown, SystemClock, TaskScope};
 
 use super::Context;
 use crate::exit::Failure;
+use crate::follow::is_away;
 use crate::operator::{Operator, OperatorArgs};
 use crate::output;
 use children::{Children, Layout};
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     /// How sites reach the server.
     #[arg(long, default_value = "grpc", value_parser = ["grpc", "https"])]
     transport: String,
-    /// Where everything goes; must be new or empty [default: a new directory below the system's temporary one].
+    /// Where everything goes; must be new or empty [default: a new directory in the system's temporary one].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// How long updates are kept; "run" lets `sheaf replay` rebuild every round.
@@ -104,7 +105,8 @@ impl Demo {
         };
         children.stop().await;
         let Some(federated) = federated else {
-            return Err(Failure::new(ErrorKind::Unavailable, "stopped on request; nothing is left running").into());
+            eprintln!("\nstopped on request; nothing is left running");
+            return Ok(());
         };
         let (run, status) = federated?;
         let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
@@ -112,14 +114,20 @@ impl Demo {
     }
 
     /// Starts everything, follows the run to its end and fetches what it made.
-    async fn federate(&self, children: &mut Children, clock: &dyn Clock) -> anyhow::Result<(RunId, RunStatus)> {
+    async fn federate(
+        &self,
+        children: &mut Children,
+        clock: &dyn Clock,
+    ) -> anyhow::Result<(RunId, RunStatus)> {
         children.start_server(clock).await?;
         let mut operator = Operator::open(&OperatorArgs { operator: self.layout.operator(), server: None })?;
         for site in self.shards.names() {
             invite(&mut operator, site, &self.layout.kit(site)).await?;
             children.start_site(site)?;
         }
-        let run = super::run::start(&mut operator, &self.layout.plan(), &self.plan, self.plan_text.clone(), None).await?;
+        let run =
+            super::run::start(&mut operator, &self.layout.plan(), &self.plan, self.plan_text.clone(), None)
+                .await?;
         let mut progress = Progress::new(run, self.args.rounds, self.args.sites);
         let status = loop {
             children.bring_back(clock).await?;
@@ -130,20 +138,44 @@ impl Demo {
         if let RunPhase::Failed { reason } | RunPhase::Stopped { reason } = &status.phase {
             return Err(Failure::new(ErrorKind::Internal, format!("the run ended early: {reason}")).into());
         }
-        super::model::fetch(&mut operator, &run.to_string(), "last", &self.layout.model()).await?;
-        super::journal::export_to(&mut operator, &run.to_string(), &self.layout.journal()).await?;
+        let (name, layout) = (run.to_string(), &self.layout);
+        insist(children, clock, &mut operator, async |operator| {
+            super::model::fetch(operator, &name, "last", &layout.model()).await?;
+            super::journal::export_to(operator, &name, &layout.journal()).await
+        })
+        .await?;
         Ok((run, status))
     }
 
     fn report(&self, run: RunId, status: &RunStatus, seconds: f64, json: bool) -> anyhow::Result<()> {
         eprintln!("training every site alone for as many epochs, to compare");
-        let report = report::Report::make(&self.shards, &self.layout, status, self.args.rounds, self.args.seed)?;
+        let report =
+            report::Report::make(&self.shards, &self.layout, status, self.args.rounds, self.args.seed)?;
         std::fs::write(self.layout.metrics(), serde_json::to_string_pretty(&status.history)?)?;
         report.print(run, &self.layout, status, seconds);
         if json {
             output::json(&report.to_json(&self.layout, self.args.rounds, seconds))?;
         }
         Ok(())
+    }
+}
+
+/// Asks the server for something, again when it died over it.
+async fn insist<T>(
+    children: &mut Children,
+    clock: &dyn Clock,
+    operator: &mut Operator,
+    mut ask: impl AsyncFnMut(&mut Operator) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let started = clock.monotonic();
+    loop {
+        match ask(operator).await {
+            Err(error) if is_away(&error) && clock.monotonic().saturating_sub(started) < READY_WITHIN => {
+                tokio::time::sleep(LOOK_EVERY).await;
+                children.bring_back(clock).await?;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -41,7 +41,8 @@ impl Progress {
     fn tell_rounds(&mut self, now: &RunStatus) {
         while self.told < self.rounds {
             let round = self.told + 1;
-            let stage = |name: &str| now.history.iter().find(|r| r.round == round && r.stage.as_str() == name);
+            let stage =
+                |name: &str| now.history.iter().find(|r| r.round == round && r.stage.as_str() == name);
             let (Some(train), Some(evaluate)) = (stage("train"), stage("evaluate")) else { return };
             self.clear();
             eprintln!("{}", line(round, self.rounds, train, evaluate));
@@ -54,7 +55,9 @@ impl Progress {
             return;
         }
         let doing = match now.waits.first() {
-            Some(Wait::Submissions { stage, accepted, .. }) => format!("{stage} {accepted}/{} sites", self.sites),
+            Some(Wait::Submissions { stage, accepted, .. }) => {
+                format!("{stage} {accepted}/{} sites", self.sites)
+            }
             Some(wait) => wait.to_string(),
             None => String::new(),
         };

@@ -37,10 +37,10 @@ impl Report {
         rounds: u32,
         seed: u64,
     ) -> anyhow::Result<Report> {
-        let digest = status
-            .model
-            .ok_or_else(|| Failure::new(ErrorKind::Internal, "the run ended without a model"))?;
-        let model = safetensors::read(Bytes::from(std::fs::read(layout.model())?)).context("the final model")?;
+        let digest =
+            status.model.ok_or_else(|| Failure::new(ErrorKind::Internal, "the run ended without a model"))?;
+        let model =
+            safetensors::read(Bytes::from(std::fs::read(layout.model())?)).context("the final model")?;
         let federated = Network::from_params(&model)?.evaluate(shards.test())?.accuracy;
         let mut alone = BTreeMap::new();
         for (site, shard) in shards.sites() {
@@ -72,14 +72,18 @@ impl Report {
         output::line(format!("accuracy on images nobody trained on   {:.4}", self.federated));
         output::line(format!("mean of the sites alone                {:.4}", self.alone_mean()));
         output::line(format!("digest of the final model              {}", self.digest));
-        output::line(format!("run                                    {run}, {} rounds, {seconds:.1} s", status.round));
+        output::line(format!(
+            "run                                    {run}, {} rounds, {seconds:.1} s",
+            status.round
+        ));
         output::line(format!("model                                  {}", layout.model().display()));
         output::line(format!("metrics                                {}", layout.metrics().display()));
         output::line(format!("journal                                {}", layout.journal().display()));
     }
 
     pub(super) fn to_json(&self, layout: &Layout, rounds: u32, seconds: f64) -> serde_json::Value {
-        let alone: BTreeMap<&SiteName, f64> = self.alone.iter().map(|(site, alone)| (site, alone.accuracy)).collect();
+        let alone: BTreeMap<&SiteName, f64> =
+            self.alone.iter().map(|(site, alone)| (site, alone.accuracy)).collect();
         serde_json::json!({
             "rounds": rounds,
             "final_accuracy": self.federated,
@@ -92,7 +96,13 @@ impl Report {
 }
 
 /// The accuracy a site reaches on its own shard, with as many epochs as it trains in the federation.
-fn train_alone(site: &SiteName, shard: &Dataset, test: &Dataset, rounds: u32, seed: u64) -> anyhow::Result<f64> {
+fn train_alone(
+    site: &SiteName,
+    shard: &Dataset,
+    test: &Dataset,
+    rounds: u32,
+    seed: u64,
+) -> anyhow::Result<f64> {
     let mut network = Network::mlp(shard.num_features(), HIDDEN as usize, shard.num_classes(), seed)?;
     let sgd = Sgd {
         epochs: LOCAL_EPOCHS * rounds,

@@ -31,7 +31,8 @@ impl Shards {
         let pool = all.subset(&train_rows)?;
         let parts = dirichlet(pool.labels(), num_sites as usize, ALPHA, seed)
             .map_err(|error| Failure::new(ErrorKind::InvalidArgument, error.to_string()))?;
-        let names = (1..=num_sites).map(|idx| SiteName::new(format!("site-{idx:02}"))).collect::<Result<_, _>>()?;
+        let names =
+            (1..=num_sites).map(|idx| SiteName::new(format!("site-{idx:02}"))).collect::<Result<_, _>>()?;
         let train = parts.iter().map(|rows| pool.subset(rows)).collect::<Result<_, _>>()?;
         Ok(Shards { names, train, test: all.subset(&test_rows)? })
     }

@@ -1,0 +1,15 @@
+//! The program as its users meet it: real processes, real TLS, real storage, on loopback.
+//!
+//! Every test has a directory of its own, ports bound as 0 and children that go when the test does. Nothing here waits for a
+//! time: a condition is looked at until it holds, within a generous bound.
+
+mod bad_input;
+mod demo;
+mod exec;
+mod federation;
+mod help;
+mod identity;
+mod process;
+mod shutdown;
+mod storage;
+mod world;
