@@ -25,9 +25,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the server.
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Take part as a site: enrol with a kit, then train and evaluate when asked to.
-    Join(join::Args),
+    Join(Box<join::Args>),
     /// Start a run from a plan, warm-start it from another, or extend one.
     Run(run::Args),
     /// List runs.

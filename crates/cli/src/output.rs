@@ -1,6 +1,6 @@
 //! What people and tools see on standard output.
 
-#![expect(clippy::print_stdout, reason = "standard output is this module's purpose")]
+use std::io::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -8,18 +8,22 @@ use sheaf_domain::{Span, Timestamp};
 
 /// Prints a value as one JSON document on one line.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(value)?);
+    line(serde_json::to_string(value)?);
     Ok(())
 }
 
 /// Prints a line.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    println!("{text}");
+    self::text(&format!("{text}\n"));
 }
 
 /// Prints text that brings its own line ends.
 pub(crate) fn text(text: &str) {
-    print!("{text}");
+    let written = std::io::stdout().write_all(text.as_bytes());
+    if written.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        // Whoever reads has seen enough, as `head` does.
+        std::process::exit(0);
+    }
 }
 
 /// Prints rows under a head.
@@ -30,9 +34,9 @@ pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) 
     for row in rows {
         table.add_row(row);
     }
-    for line in table.lines() {
+    for row in table.lines() {
         // Without frames the first column's padding and the last one's are only in the way.
-        println!("{}", line.strip_prefix(' ').unwrap_or(&line).trim_end());
+        line(row.strip_prefix(' ').unwrap_or(&row).trim_end());
     }
 }
 

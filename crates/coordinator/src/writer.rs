@@ -5,27 +5,31 @@
 //! ahead: the runs concerned are rebuilt from their journals, at once or as soon as the store can be read, and the askers are
 //! told to come again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sheaf_domain::{
-    EntryDraft, ErrorKind, JournalId, LineageName, RunId, SiteName, Submission, SubmitOutcome, Timestamp,
+    EntryDraft, JournalId, LineageName, RunId, SiteName, Submission, SubmitOutcome, Timestamp,
 };
-use sheaf_engine::{Action, Event, RunState, TaskStanding};
-use sheaf_store::{Append, BATCH_BYTES_MAX, BODY_LEN_MAX};
-use sheaf_telemetry::names;
+use sheaf_engine::{Event, RunState, TaskStanding};
+use sheaf_store::{BATCH_BYTES_MAX, BODY_LEN_MAX};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::commit::Batch;
+use self::rebuild::Rebuilds;
 use crate::Error;
-use crate::command::{Command, Reply};
+use crate::command::Command;
 use crate::deadlines::Deadlines;
 use crate::incidents::Kind;
 use crate::recover::{self, Head, LEASE_TTL};
 use crate::shared::{RunSlot, Shared};
 
 mod act;
+mod comings;
+mod commit;
+mod rebuild;
 
 /// How many commands one commit takes in at most.
 const BATCH_MAX: usize = 256;
@@ -33,8 +37,6 @@ const BATCH_MAX: usize = 256;
 const BATCH_BYTES_FULL: usize = BATCH_BYTES_MAX - 2 * BODY_LEN_MAX;
 /// How often leases, rebuilding and deadlines are looked after at least.
 const TICK: Duration = Duration::from_millis(500);
-/// The longest wait before a run is rebuilt again.
-const REBUILD_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The one task that journals.
 pub(crate) struct Writer {
@@ -48,44 +50,6 @@ pub(crate) struct Writer {
     /// Whether runs may have missed who came and went.
     presence_missed: bool,
     leases_renewed: Duration,
-}
-
-/// Runs whose state in memory is ahead of their journals.
-#[derive(Debug, Default)]
-struct Rebuilds {
-    runs: HashSet<RunId>,
-    next: Option<Instant>,
-    wait: Duration,
-}
-
-/// Answers an asker with what became of the commit.
-type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
-
-/// What one commit takes in.
-#[derive(Default)]
-struct Batch {
-    drafts: BTreeMap<JournalId, Vec<EntryDraft>>,
-    bytes: usize,
-    actions: Vec<(RunId, Action)>,
-    replies: Vec<Answer>,
-    rounds_closed: u64,
-}
-
-impl Batch {
-    fn push(&mut self, journal: JournalId, draft: EntryDraft) {
-        self.bytes = self.bytes.saturating_add(draft.body.len());
-        self.drafts.entry(journal).or_default().push(draft);
-    }
-
-    /// Answers `reply` with `answer` once the commit is through.
-    fn reply<T: Send + 'static>(&mut self, reply: Option<Reply<T>>, answer: Result<T, Error>) {
-        if let Some(reply) = reply {
-            self.replies.push(Box::new(move |committed| {
-                // The asker may have gone away; what it asked for stays done.
-                let _ = reply.send(committed.and(answer));
-            }));
-        }
-    }
 }
 
 impl Writer {
@@ -243,54 +207,6 @@ impl Writer {
         self.shared.incident(site, Kind::InRun, Some(run), &text);
     }
 
-    /// Applies an event to every run that goes on and has use for it.
-    fn for_running(&mut self, batch: &mut Batch, event_for: impl Fn(&RunState) -> Option<Event>) {
-        for slot in self.shared.all_runs() {
-            match slot.read(|state| if state.phase().is_over() { None } else { event_for(state) }) {
-                Err(_) => self.presence_missed |= !self.fenced.contains(&slot.run),
-                Ok(None) => {}
-                Ok(Some(event)) => {
-                    if let Err(error) = self.apply(slot.run, &event, batch) {
-                        tracing::error!(run = %slot.run, %error, event = event.kind(), "an event was refused");
-                    }
-                }
-            }
-        }
-    }
-
-    /// Tells the runs of a participant that came; whether it did is decided by what is known of it now.
-    fn came(&mut self, site: &SiteName, batch: &mut Batch) {
-        if self.shared.presence.is_present(site) && self.shared.registry.is_active(site) {
-            let event = Event::SitePresent { site: site.clone() };
-            self.for_running(batch, |state| (!state.present().contains(site)).then(|| event.clone()));
-        }
-    }
-
-    fn went(&mut self, site: &SiteName, reason: &str, batch: &mut Batch) {
-        if !self.shared.presence.is_present(site) {
-            let event = Event::SiteLost { site: site.clone(), reason: reason.to_owned() };
-            self.for_running(batch, |state| state.present().contains(site).then(|| event.clone()));
-        }
-    }
-
-    fn revoke_in(&mut self, slot: &RunSlot, site: &SiteName, reason: &str, batch: &mut Batch) {
-        let needed = slot.read(|state| {
-            let told =
-                |status: &sheaf_domain::SiteStatus| status.site == *site && status.presence == "revoked";
-            !state.phase().is_over() && !state.status().sites.iter().any(told)
-        });
-        match needed {
-            Err(_) => self.presence_missed |= !self.fenced.contains(&slot.run),
-            Ok(false) => {}
-            Ok(true) => {
-                let event = Event::SiteRevoked { site: site.clone(), reason: reason.to_owned() };
-                if let Err(error) = self.apply(slot.run, &event, batch) {
-                    tracing::error!(run = %slot.run, %error, "a revocation did not reach the run");
-                }
-            }
-        }
-    }
-
     fn submit(
         &self,
         run: RunId,
@@ -351,141 +267,6 @@ impl Writer {
         }
     }
 
-    /// Makes the batch durable, then acts and answers.
-    async fn commit(&mut self, batch: Batch) {
-        if batch.drafts.is_empty() {
-            batch.replies.into_iter().for_each(|reply| reply(Ok(())));
-            return;
-        }
-        let Err(error) = self.append(&batch.drafts).await else {
-            return self.committed(batch);
-        };
-        tracing::error!(error = &error as &dyn std::error::Error, "a commit failed");
-        let landed = match error.is_transient() {
-            true => self.landed(&batch.drafts).await,
-            false => Some(false),
-        };
-        if landed == Some(true) {
-            return self.committed(batch);
-        }
-        self.shared.health.failed("store", "a commit failed");
-        if let sheaf_store::Error::Fenced { journal: JournalId::Run(run), .. } = error {
-            self.fenced.insert(run);
-        }
-        self.roll_back(batch.drafts.into_keys()).await;
-        let answer = failure_of(error.kind(), landed.is_some());
-        batch.replies.into_iter().for_each(|reply| reply(Err(answer())));
-    }
-
-    /// The batch is durable: acts and answers.
-    fn committed(&mut self, batch: Batch) {
-        self.shared.health.ok("store");
-        metrics::counter!(names::ROUNDS_CLOSED_TOTAL).increment(batch.rounds_closed);
-        for (journal, drafts) in &batch.drafts {
-            if let Some(head) = self.heads.get_mut(journal) {
-                head.seq += drafts.len() as u64;
-            }
-        }
-        for (run, action) in batch.actions {
-            self.act(run, action);
-        }
-        batch.replies.into_iter().for_each(|reply| reply(Ok(())));
-    }
-
-    /// Whether a batch is durable although its commit seemed to fail: all of it is, or nothing. Nothing is said when the store
-    /// cannot tell.
-    async fn landed(&self, drafts: &BTreeMap<JournalId, Vec<EntryDraft>>) -> Option<bool> {
-        let (journal, drafts) = drafts.first_key_value()?;
-        let end = self.heads.get(journal)?.seq + drafts.len() as u64;
-        let found = self.shared.store.entries(*journal, end - 1, 1).await.ok()?;
-        let last = drafts.last()?;
-        Some(found.iter().any(|entry| entry.seq == end && entry.at == last.at && entry.body == last.body))
-    }
-
-    async fn append(&self, drafts: &BTreeMap<JournalId, Vec<EntryDraft>>) -> Result<(), sheaf_store::Error> {
-        let of = |(journal, entries): (&JournalId, &Vec<EntryDraft>)| {
-            let head = self.heads.get(journal)?;
-            let (lease_epoch, expected_seq) = (head.lease_epoch, head.seq);
-            Some(Append { journal: *journal, lease_epoch, expected_seq, entries: entries.clone() })
-        };
-        let appends: Vec<Append> = drafts.iter().filter_map(of).collect();
-        let started = self.shared.clock.monotonic();
-        self.shared.store.append(appends).await?;
-        let seconds = self.shared.clock.monotonic().saturating_sub(started).as_secs_f64();
-        metrics::histogram!(names::JOURNAL_APPEND_SECONDS).record(seconds);
-        Ok(())
-    }
-
-    /// Hides the states that ran ahead and puts the runs back to what their journals say.
-    async fn roll_back(&mut self, journals: impl Iterator<Item = JournalId>) {
-        self.presence_missed = true;
-        for journal in journals {
-            match journal {
-                // What is written there does not depend on what is in memory; only its end may.
-                JournalId::Federation => self.reread_head(journal).await,
-                JournalId::Run(run) => {
-                    if let Ok(slot) = self.shared.run(run) {
-                        slot.set_stale();
-                        self.rebuilds.runs.insert(run);
-                    }
-                }
-            }
-        }
-        self.rebuilds.wait = Duration::ZERO;
-        self.rebuild().await;
-    }
-
-    async fn reread_head(&mut self, journal: JournalId) {
-        let Ok((seq, _)) = self.shared.store.head(journal).await else { return };
-        if let Some(head) = self.heads.get_mut(&journal) {
-            head.seq = seq;
-        }
-    }
-
-    /// Rebuilds the runs that are to be; those that cannot be read now are left for later.
-    async fn rebuild(&mut self) {
-        let runs: Vec<RunId> =
-            self.rebuilds.runs.iter().copied().filter(|run| !self.fenced.contains(run)).collect();
-        for run in runs {
-            match recover::replay_run(&*self.shared.store, run).await {
-                Ok((state, end)) => {
-                    if let Some(head) = self.heads.get_mut(&JournalId::Run(run)) {
-                        head.seq = end.0;
-                    }
-                    self.put_back(run, state);
-                    self.rebuilds.runs.remove(&run);
-                }
-                // Its creation was not carried out.
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.shared.remove_run(run);
-                    self.heads.remove(&JournalId::Run(run));
-                    self.rebuilds.runs.remove(&run);
-                }
-                Err(error) => {
-                    tracing::error!(%run, %error, "the run cannot be rebuilt now; it will be tried again")
-                }
-            }
-        }
-        let wait = self.rebuilds.wait.max(TICK);
-        self.rebuilds.next = Instant::now().checked_add(wait);
-        self.rebuilds.wait = (wait * 2).min(REBUILD_WAIT_MAX);
-    }
-
-    /// Puts a rebuilt state in place, and outboxes, deadlines and folds in step with it.
-    fn put_back(&mut self, run: RunId, state: RunState) {
-        let Ok(slot) = self.shared.run(run) else { return };
-        let actions = state.outstanding();
-        slot.replace(state);
-        let assigned = actions.iter().filter_map(|action| match action {
-            Action::Assign(assignment) => Some(assignment.task),
-            _ => None,
-        });
-        self.shared.outboxes.retain_run(run, &assigned.collect());
-        for action in actions {
-            self.act(run, action);
-        }
-    }
-
     async fn tick(&mut self, batch: &mut Batch) {
         let now = self.shared.clock.monotonic();
         if !self.rebuilds.runs.is_empty() && self.rebuilds.next.is_none_or(|next| next <= Instant::now()) {
@@ -497,25 +278,6 @@ impl Writer {
         if now.saturating_sub(self.leases_renewed) >= LEASE_TTL.as_duration() / 3 {
             self.leases_renewed = now;
             self.renew_leases().await;
-        }
-    }
-
-    /// Tells the runs who came, went and was shut out while they could not be told.
-    fn catch_up(&mut self, batch: &mut Batch) {
-        let mut revoked: Vec<(SiteName, String)> = Vec::new();
-        for site in self.shared.registry.all() {
-            if let Some(reason) = self.shared.registry.revocation(&site.name) {
-                revoked.push((site.name.clone(), reason));
-            } else {
-                self.came(&site.name, batch);
-                self.went(&site.name, "no sign of life", batch);
-            }
-        }
-        for slot in self.shared.all_runs() {
-            let known = slot.read(|state| state.status().sites).unwrap_or_default();
-            for (site, reason) in revoked.iter().filter(|(site, _)| known.iter().any(|k| k.site == *site)) {
-                self.revoke_in(&slot, site, reason, batch);
-            }
         }
     }
 
@@ -537,16 +299,6 @@ impl Writer {
                 tracing::warn!(%journal, %error, "a lease could not be renewed");
             }
         }
-    }
-}
-
-/// What the askers of a failed commit are told: whether something was changed, as far as it is known, and what is lacking.
-fn failure_of(kind: ErrorKind, known: bool) -> impl Fn() -> Error {
-    let outcome =
-        if known { "nothing was changed" } else { "it is not known yet whether this was carried out" };
-    move || match kind {
-        ErrorKind::Exhausted => Error::new(kind, format!("{outcome}: the state store is full")),
-        _ => Error::unavailable(format!("{outcome}: the state store cannot take it now")),
     }
 }
 

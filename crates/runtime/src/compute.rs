@@ -40,7 +40,10 @@ impl Compute {
         T: Send + 'static,
     {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| ComputeError)?;
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that takes work off the I/O threads")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one place that takes work off the I/O threads"
+        )]
         let task = tokio::task::spawn_blocking(move || {
             let result = work();
             drop(permit);

@@ -15,7 +15,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use sheaf_coordinator::{BLOBS_DIR, STATE_FILE};
+use sheaf_pki::CA_KEY_FILE;
+
 use crate::Error;
+use crate::tls::JOURNAL_KEY_FILE;
 
 /// The format this binary reads and writes.
 pub const DATA_FORMAT: &str = "sheaf data 1";
@@ -38,10 +42,10 @@ impl DataDir {
     /// Opens a data directory, making it if there is none, and locks out other servers.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Format`], [`Error::File`].
+    /// [`Error::Locked`], [`Error::Format`], [`Error::Missing`], [`Error::File`].
     pub fn open(path: &Path) -> Result<DataDir, Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(failed)?;
+        make_private(path).map_err(failed)?;
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -54,6 +58,7 @@ impl DataDir {
             Err(errno) => return Err(failed(errno.into())),
         }
         let is_new = check_format(path)?;
+        check_whole(path)?;
         Ok(DataDir { path: path.to_owned(), is_new, _lock: lock })
     }
 
@@ -70,6 +75,29 @@ impl DataDir {
     /// A place in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+/// Makes the directory where there is none, for this user alone: it holds raw updates and keys.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Refuses a directory that was in use and has lost a part: made anew, that part would orphan models, sites or signatures.
+fn check_whole(path: &Path) -> Result<(), Error> {
+    // The bytes' directory is the last thing a first start makes.
+    if !path.join(BLOBS_DIR).exists() {
+        return Ok(());
+    }
+    let pki = path.join(PKI_DIR);
+    let parts = [path.join(STATE_FILE), pki.join(CA_KEY_FILE), pki.join(JOURNAL_KEY_FILE)];
+    match parts.into_iter().find(|part| !part.exists()) {
+        Some(missing) => Err(Error::Missing { path: path.to_owned(), missing }),
+        None => Ok(()),
     }
 }
 
@@ -104,6 +132,20 @@ mod tests {
         let first = DataDir::open(dir.path()).unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(Error::Locked { .. })));
         drop(first);
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_lost_a_part_is_refused_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        std::fs::create_dir_all(dir.path().join(PKI_DIR)).unwrap();
+        std::fs::create_dir(dir.path().join(BLOBS_DIR)).unwrap();
+        for part in [STATE_FILE, "pki/ca.key.pem", "pki/journal.key"] {
+            let error = DataDir::open(dir.path()).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("restore"), "{error}");
+            std::fs::write(dir.path().join(part), "").unwrap();
+        }
         DataDir::open(dir.path()).unwrap();
     }
 

@@ -33,6 +33,14 @@ pub enum Error {
         /// The format known.
         supported: String,
     },
+    /// The data directory was in use and has lost a part.
+    #[error("{} was in use, but {} is gone; bring it back, or `sheaf restore` a backup into another directory", path.display(), missing.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+        /// The file that is gone.
+        missing: PathBuf,
+    },
     /// The port is taken.
     #[error("{addr} is in use; stop what listens there or choose another address with --listen")]
     PortInUse {
@@ -80,7 +88,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Config { .. } => ErrorKind::InvalidArgument,
-            Error::Locked { .. } | Error::Format { .. } | Error::PortInUse { .. } => ErrorKind::Conflict,
+            Error::Locked { .. } | Error::Format { .. } | Error::Missing { .. } | Error::PortInUse { .. } => {
+                ErrorKind::Conflict
+            }
             Error::Listen { .. } | Error::File { .. } | Error::Process(_) => ErrorKind::Unavailable,
             Error::Pki(error) => error.kind(),
             Error::Store(error) => error.kind(),

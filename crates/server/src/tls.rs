@@ -16,7 +16,7 @@ const SERVER_VALIDITY: Span = Span::from_secs(30 * 24 * 3600);
 /// How long the local operator's certificate is valid.
 const OPERATOR_VALIDITY: Span = Span::from_secs(365 * 24 * 3600);
 /// The file of the key that signs journals.
-const JOURNAL_KEY_FILE: &str = "journal.key";
+pub(crate) const JOURNAL_KEY_FILE: &str = "journal.key";
 /// The operator's certificate, in its directory.
 pub const OPERATOR_CERTIFICATE_FILE: &str = "operator.pem";
 /// The operator's key, in its directory.

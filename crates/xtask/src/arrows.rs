@@ -51,7 +51,8 @@ fn is_drawn(from: &str, to: &str) -> bool {
 /// Whether the tests of `from` may use `to`: what it ships, the pure crates, and the test kit. A front-end's suite runs a
 /// whole coordinator on real stores against the client of its wire.
 fn is_drawn_for_tests(from: &str, to: &str) -> bool {
-    let whole_service = from.starts_with("wire-") && ["store", "blob", "client"].contains(&to);
+    let front_end = from.starts_with("wire-") || from == "admin-api";
+    let whole_service = front_end && ["store", "blob", "client"].contains(&to);
     to == "testkit" || RANK_0.contains(&to) || whole_service || is_drawn(from, to)
 }
 

@@ -51,7 +51,8 @@ pub(crate) fn restore(args: &RestoreArgs, context: &Context) -> anyhow::Result<(
         return Err(Failure::new(ErrorKind::Conflict, message).into());
     }
     // Copied beside its place and renamed, so that a half-restored directory is never taken for a whole one.
-    let parent = args.data_dir.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent =
+        args.data_dir.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let partial = tempfile::Builder::new().prefix(".sheaf-restore-").tempdir_in(parent)?;
     copy_tree(&args.backup, partial.path())?;
     std::fs::remove_file(partial.path().join(COMPLETE_FILE))?;

@@ -125,7 +125,7 @@ fn site_config(args: &Args) -> anyhow::Result<(SiteConfig, PathBuf)> {
     let (mut config, base) = match &args.config {
         Some(file) => {
             let file = std::path::absolute(file)?;
-            let base = file.parent().unwrap_or(Path::new("/")).to_owned();
+            let base = file.parent().unwrap_or_else(|| Path::new("/")).to_owned();
             (SiteConfig::load(&file).with_context(|| file.display().to_string())?, base)
         }
         None => (SiteConfig::default(), here.clone()),

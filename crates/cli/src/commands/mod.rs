@@ -40,8 +40,8 @@ impl Context {
 pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let context = Context { operator: cli.operator, json: cli.json };
     match cli.command {
-        Command::Serve(args) => serve::serve(args),
-        Command::Join(args) => join::join(args),
+        Command::Serve(args) => serve::serve(*args),
+        Command::Join(args) => join::join(*args),
         Command::Demo(args) => demo::demo(args, &context),
         Command::Restore(args) => backup::restore(&args, &context),
         Command::Pki(args) => pki::pki(args, &context),

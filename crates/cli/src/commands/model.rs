@@ -81,7 +81,7 @@ pub(crate) async fn fetch(
     let model: ModelBody = operator.get(&path).await?;
     // From here on the version is fixed: a newer one made meanwhile changes nothing.
     let path = format!("/runs/{}/models/{}", model.version.run, model.version.version);
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut raw = tempfile::tempfile_in(dir).with_context(|| format!("cannot write in {}", dir.display()))?;
     let mut got = 0;
     while got < model.bytes {

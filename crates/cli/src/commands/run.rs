@@ -65,7 +65,7 @@ pub(crate) async fn start(
     let mut body = CreateRunBody { plan: text, init: None, upload: None, from };
     if let (Init::File(file), None) = (&plan.init, &body.from) {
         // Beside the plan, so that a plan and its model can be moved together.
-        let file = path.parent().unwrap_or(Path::new(".")).join(file);
+        let file = path.parent().unwrap_or_else(|| Path::new(".")).join(file);
         let (manifest, upload) = upload_model(operator, &file).await?;
         body.init = Some(manifest);
         body.upload = Some(upload);

@@ -9,8 +9,8 @@ fn plans_are_refused_with_the_line() {
     let cases = [
         ("rounds = 2", "rounds = 2\nroundz = 3", "line 4", "roundz"),
         ("rounds = 2", "rounds = -1", "line 3", "rounds"),
-        ("quorum = 1.0", "quorum = 1.5", "line 10", "quorum"),
-        ("quorum = 1.0", "quorum = 1.0\ndeadline = 10", "line 11", "deadline"),
+        ("quorum = 1.0", "quorum = 1.5", "line 11", "quorum"),
+        ("quorum = 1.0", "quorum = 1.0\ndeadline = 10", "line 12", "deadline"),
         ("kind = \"fedavg\"", "kind = \"magic\"", "line 8", "magic"),
         ("kind = \"fedavg\"", "kind = \"krum\"\nbyzantine = 1", "", "byzantine"),
         ("[cohort]", "[cohort", "line 9", ""),

@@ -92,6 +92,7 @@ fn kits_that_are_of_no_use_say_why() {
     world.write("bo.kit", dialled_here(other.read("bo.kit")));
     let mut lost = world.start("bo", &format!("join bo.kit {DATA}"));
     lost.says("certificate");
+    lost.says("cannot reach");
     assert!(!lost.log().contains("takes part"));
     world.write("broken.kit", "format = 1\n");
     let error = world.refused(2, &format!("join broken.kit {DATA}"));
@@ -142,9 +143,11 @@ fn operators_of_other_federations_and_sites_cannot_operate() {
     world.digits("ada.csv", 20, 0);
     let _ada = world.site("ada", DATA);
     std::fs::create_dir(world.path("posing")).unwrap();
-    for (from, to) in [("site.pem", "operator.pem"), ("site.key", "operator.key"), ("ca.pem", "ca.pem")] {
-        std::fs::copy(world.path("ada").join(from), world.path("posing").join(to)).unwrap();
-    }
+    let identity: toml::Table = toml::from_str(&world.read("ada/identity.toml")).unwrap();
+    world.write("posing/operator.pem", identity["certificate_pem"].as_str().unwrap());
+    world.write("posing/ca.pem", identity["ca_pem"].as_str().unwrap());
+    let key = std::fs::read_dir(world.path("ada/keys")).unwrap().next().unwrap().unwrap().path();
+    std::fs::copy(key, world.path("posing/operator.key")).unwrap();
     world.write("posing/address", &address);
     let error = world.refused(4, "--operator posing ls");
     assert!(error.contains("operator"), "{error}");

@@ -7,31 +7,41 @@ use serde_json::Value;
 use crate::process::{Process, eventually};
 use crate::world::{World, digits_plan, file_plan};
 
-/// Leaves the model it was handed, as large as that is.
-const ECHO: &str =
-    "cp \"$SHEAF_MODEL_IN\" \"$SHEAF_MODEL_OUT\"\necho '{\"num_examples\": 1}' > \"$SHEAF_METRICS_OUT\"\n";
-/// Elements of a model of eight megabytes.
-const LARGE: usize = 2_000_000;
+/// Leaves a model of the site's own once `go` is there.
+const GATED: &str = "echo > started-$1\nwhile [ ! -e go ]; do sleep 0.02; done\n\
+    cp $1.safetensors \"$SHEAF_MODEL_OUT\"\necho '{\"num_examples\": 1}' > \"$SHEAF_METRICS_OUT\"\n";
 
-fn echoing(world: &World, name: &str) -> Process {
-    world.write("echo.sh", ECHO);
-    world.site(name, "--trainer echo --env PATH -- /bin/sh echo.sh")
+/// A run whose model and updates have eight megabytes each, up to where its two sites have begun to train.
+fn large_run(world: &World) -> [Process; 2] {
+    world.write("gated.sh", GATED);
+    for (name, value) in [("init", 0.5), ("ada", 0.25), ("bo", 0.75)] {
+        world.model(&format!("{name}.safetensors"), &vec![value; 2_000_000]);
+    }
+    let sites = ["ada", "bo"]
+        .map(|name| world.site(name, &format!("--trainer gated --env PATH -- /bin/sh gated.sh {name}")));
+    world.write("plan.toml", file_plan("large", 1, 2, "init.safetensors", ""));
+    world.ok("run plan.toml");
+    for name in ["ada", "bo"] {
+        eventually("a site trains", || world.path(format!("started-{name}")).exists().then_some(()));
+    }
+    sites
+}
+
+/// Waits until the state of the run says why it does not go on.
+fn told_in_status(world: &World, what: &str) {
+    eventually("status says why", || world.ok("status large").contains(what).then_some(()));
+    assert_eq!(world.json("status large")["phase"], "running", "nothing is lost by it");
 }
 
 #[test]
 fn a_full_store_refuses_by_name_and_goes_on_once_there_is_room() {
     let world = World::new();
     let server = world.serve("--max-bytes 20MiB");
-    world.model("init.safetensors", &vec![0.5; LARGE]);
-    let _sites = [echoing(&world, "ada"), echoing(&world, "bo")];
-    world.write("plan.toml", file_plan("large", 1, 2, "init.safetensors", ""));
-    world.ok("run plan.toml");
-    // The model, one update: the other, or what they are folded into, does not fit.
-    eventually("status says that the store is full", || {
-        let status = world.ok("status large");
-        (status.contains("full") || status.contains("max_bytes")).then_some(())
-    });
-    assert_eq!(world.json("status large")["phase"], "running", "nothing is lost by it");
+    let _sites = large_run(&world);
+    world.write("go", "");
+    // The model and one update fit; the other update does not.
+    told_in_status(&world, "no room");
+    assert!(world.ok("logs federation").contains("no room"));
     assert_eq!(server.drain(), 0);
 
     let _server = world.serve_again("--max-bytes 200MiB");
@@ -41,31 +51,20 @@ fn a_full_store_refuses_by_name_and_goes_on_once_there_is_room() {
 #[test]
 fn a_full_disk_is_told_and_loses_nothing() {
     let world = World::new();
-    world.model("init.safetensors", &vec![0.5; LARGE]);
-    // A limit on the size of a file stands for a disk without room; the state store stays well below it.
-    let limited = |kib: u32, listen: &str| {
-        let mut command = world.command("/bin/sh");
-        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", kib * 2);
-        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_sheaf"), "serve", "--listen", listen]);
-        command
-    };
-    let server = world.serve_with(limited(12_000, "127.0.0.1:0"));
-    let _sites = [echoing(&world, "ada"), echoing(&world, "bo")];
-    world.write("plan.toml", file_plan("large", 1, 2, "init.safetensors", ""));
-    let refused = world.run("run plan.toml");
-    if refused.status.success() {
-        eventually("status says that there is no room", || {
-            world.ok("status large").contains("full").then_some(())
-        });
-    } else {
-        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(error.contains("full"), "{error}");
-    }
+    let server = world.serve("");
+    let _sites = large_run(&world);
     assert_eq!(server.drain(), 0);
+    // A limit on the size of a file stands for a disk without room; the state store stays well below it.
+    let mut limited = world.command("/bin/sh");
+    let address = world.read("sheaf-data/operator/address");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 6000; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_sheaf")]);
+    limited.args(["serve", "--listen", address.trim()]);
+    let server = world.serve_with(limited);
+    world.write("go", "");
+    told_in_status(&world, "no space");
+    assert_eq!(server.drain(), 0);
+
     let _server = world.serve_again("");
-    if !refused.status.success() {
-        world.ok("run plan.toml");
-    }
     world.finished("large");
 }
 

@@ -1,6 +1,6 @@
 //! From a kit to a certificate, and from a certificate to the next.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sheaf_domain::{ErrorKind, Span, Timestamp};
 use sheaf_messages::v1;
@@ -87,15 +87,16 @@ async fn certificate(
     let transports = transports.collect::<Result<Vec<_>, Error>>()?;
     let mut turn = 0usize;
     let mut told = false;
+    let last_reason = Mutex::new(String::new());
     loop {
         let reply = retry
             .run(|| {
                 let transport = transports.get(turn % transports.len().max(1)).map(Arc::clone);
                 turn = turn.wrapping_add(1);
-                let request = request.clone();
+                let (request, last_reason) = (request.clone(), &last_reason);
                 async move {
                     let transport = transport.ok_or_else(|| Error::setting("servers", "there is none"))?;
-                    transport.enrol(request).await
+                    transport.enrol(request).await.inspect_err(|error| unanswered(last_reason, error, events))
                 }
             })
             .await?;
@@ -112,6 +113,16 @@ async fn certificate(
             }
             (other, _) => return Err(Error::bad_answer("enrol", format!("state {other:?}"))),
         }
+    }
+}
+
+/// Tells why the server did not answer, once as long as the reason stays the same.
+fn unanswered(last_reason: &Mutex<String>, error: &Error, events: &EventSink) {
+    let reason = error.to_string();
+    let mut last = last_reason.lock().unwrap_or_else(PoisonError::into_inner);
+    if error.is_transient() && *last != reason {
+        last.clone_from(&reason);
+        events.emit(Event::Disconnected { reason });
     }
 }
 

@@ -65,7 +65,8 @@ impl SiteConfig {
     /// [`Error::Setting`] with the line.
     pub fn parse(text: &str) -> Result<SiteConfig, Error> {
         toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| text.get(..span.start).unwrap_or(text).matches('\n').count() + 1);
+            let line =
+                error.span().map(|span| text.get(..span.start).unwrap_or(text).matches('\n').count() + 1);
             let place = line.map_or_else(String::new, |line| format!(", line {line}"));
             Error::setting(format!("the site's configuration{place}"), error.message())
         })

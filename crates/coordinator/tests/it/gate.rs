@@ -110,7 +110,7 @@ async fn every_wrong_submission_is_refused_by_name(backend: Backend) {
     };
     check(&many, specs(), good.clone(), "metrics exceed the limit").await;
     let long = |submission: &mut Submission| {
-        submission.metrics.insert("x".repeat(65), 0.0);
+        submission.metrics.insert("x".repeat(129), 0.0);
     };
     check(&long, specs(), good.clone(), "printable bytes").await;
 

@@ -117,7 +117,10 @@ impl Children {
         let mut command = self.command("server")?;
         command
             .args(["serve", "--until-stdin-ends", "--listen", &listen, "--data-dir"])
-            .arg(self.layout.server());
+            .arg(self.layout.server())
+            // All sites of a demo enrol at once from one address.
+            .env("SHEAF_IDENTITY__ENROLMENTS_PER_MINUTE_AND_ADDRESS", "6000")
+            .env("SHEAF_IDENTITY__ENROLMENTS_PER_MINUTE", "6000");
         let deaths = self.server.as_ref().map_or(0, |server| server.deaths);
         let server = self.server.insert(spawn("server", command, deaths)?);
         if let Some(pid) = server.child.id() {
