@@ -25,7 +25,7 @@ impl Hold {
         match self {
             Hold::None => Duration::ZERO,
             Hold::Short => Duration::from_secs(1),
-            Hold::Long => Duration::from_secs(20),
+            Hold::Long => Duration::from_secs(5),
         }
     }
 }

@@ -32,13 +32,13 @@ pub(crate) async fn logs(args: Args, context: &Context) -> anyhow::Result<()> {
                 output::line(describe(entry));
             }
         }
-        if !entries.is_empty() {
-            continue;
-        }
-        if !args.follow || over.is_some() {
+        let all_told = entries.is_empty();
+        if all_told && (!args.follow || over.is_some()) {
             break;
         }
-        over = ended(&mut operator, journal).await?;
+        if args.follow && over.is_none() {
+            over = ended(&mut operator, journal).await?;
+        }
     }
     if let Some(status) = over {
         eprintln!(

@@ -61,7 +61,7 @@ fn a_full_disk_is_told_and_loses_nothing() {
     limited.args(["serve", "--listen", address.trim()]);
     let server = world.serve_with(limited);
     world.write("go", "");
-    told_in_status(&world, "no space");
+    told_in_status(&world, "disk of the blob store is full");
     assert_eq!(server.drain(), 0);
 
     let _server = world.serve_again("");

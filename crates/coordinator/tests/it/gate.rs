@@ -106,7 +106,7 @@ async fn every_wrong_submission_is_refused_by_name(backend: Backend) {
     };
     check(&nan, specs(), good.clone(), "metric \"loss\"").await;
     let many = |submission: &mut Submission| {
-        submission.metrics.extend((0..100).map(|n| (format!("m{n}"), 0.0)));
+        submission.metrics.extend((0..257).map(|n| (format!("m{n}"), 0.0)));
     };
     check(&many, specs(), good.clone(), "metrics exceed the limit").await;
     let long = |submission: &mut Submission| {
