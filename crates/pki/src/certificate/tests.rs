@@ -40,7 +40,7 @@ fn the_identity_is_the_uri_and_nothing_else() {
         &["sheaf://study.example/operator"],
         &["sheaf://study.example/operator/"],
         &["sheaf://study.example/operator/ann/b"],
-        &["sheaf://study.example/root/ann"],
+        &["sheaf://study.example/admin/ann"],
         &["sheaf://study.example/Operator/ann"],
         &["sheaf://study.example/operator/a%6en"],
         &["sheaf://study.example/operator/ann", "sheaf://study.example/participant/bob"],
