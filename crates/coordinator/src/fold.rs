@@ -20,6 +20,8 @@ use crate::pieces::ModelWriter;
 use crate::{Error, models};
 
 mod drive;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use drive::drive;
 
@@ -46,13 +48,15 @@ impl<'a> Folder<'a> {
     pub(crate) async fn fold(
         &self,
         order: &FoldOrder,
-        hold_for: impl Fn(&LineageName) -> Result<Hold, Error>,
+        hold_for: impl Fn(&LineageName, u32) -> Result<Hold, Error>,
     ) -> Result<Vec<NewVersion>, Error> {
         let mut versions = Vec::new();
         for fold in &order.folds {
             let contributions = contributions(order, fold)?;
+            let version = order.next(&fold.target);
+            let hold_for = |lineage: &LineageName| hold_for(lineage, version);
             if fold.rule == FoldRule::Adopt {
-                versions.push(self.adopt(fold, &contributions, &hold_for).await?);
+                versions.push(self.adopt(fold, version, &contributions, &hold_for).await?);
             } else {
                 versions.extend(self.step(order, fold, &contributions, &hold_for).await?);
             }
@@ -63,6 +67,7 @@ impl<'a> Folder<'a> {
     async fn adopt(
         &self,
         fold: &StageFold,
+        version: u32,
         contributions: &[Contribution<'_>],
         hold_for: &impl Fn(&LineageName) -> Result<Hold, Error>,
     ) -> Result<NewVersion, Error> {
@@ -76,7 +81,7 @@ impl<'a> Folder<'a> {
             }
         }
         let digest = models::digest(self.blob, self.compute, only.manifest).await?;
-        Ok(NewVersion { lineage: fold.target.clone(), manifest: only.manifest.clone(), digest })
+        Ok(NewVersion { lineage: fold.target.clone(), version, manifest: only.manifest.clone(), digest })
     }
 
     async fn step(
@@ -90,11 +95,14 @@ impl<'a> Folder<'a> {
             .current
             .get(&fold.target)
             .ok_or_else(|| Error::internal(format!("lineage {} has no version to step from", fold.target)))?;
-        let optimiser = Arc::new(ServerOptimiser::new(&fold.step, order.key.round).map_err(fold_error)?);
-        let moments: Vec<LineageName> =
-            optimiser.moments().iter().map(|m| LineageName::optimiser(m)).collect();
+        let version = order.next(&fold.target);
+        let optimiser = Arc::new(ServerOptimiser::new(&fold.step, version).map_err(fold_error)?);
+        let moments = moments_of(&fold.target, &optimiser)?;
         let base_layout = Layout::of(current);
-        let prepared = Arc::new(self.prepare(fold, current, &base_layout, contributions).await?);
+        let delta_base = order.bases.get(&fold.slot).map(|(_, manifest, _)| Layout::of(manifest));
+        // A difference is measured from zero.
+        let measured_from = if delta_base.is_some() { None } else { Some(&base_layout) };
+        let prepared = Arc::new(self.prepare(fold, current, measured_from, contributions).await?);
 
         let mut writers = Vec::new();
         let model_specs: Vec<TensorSpec> = current.specs().cloned().collect();
@@ -113,6 +121,10 @@ impl<'a> Folder<'a> {
             for tile in self.tiles(&tensor.spec, offset, contributions.len()) {
                 let rows = self.rows(contributions, tile.span).await?;
                 let base = models::read(self.blob, &base_layout, tile.span).await?;
+                let delta_base = match &delta_base {
+                    Some(layout) => Some(models::read(self.blob, layout, tile.span).await?),
+                    None => None,
+                };
                 let mut state = Vec::with_capacity(moments.len());
                 for source in &sources {
                     state.push(self.moment_tile(source.as_ref(), &tensor.spec.name, &tile).await?);
@@ -120,7 +132,9 @@ impl<'a> Folder<'a> {
                 let (prepared, optimiser) = (Arc::clone(&prepared), Arc::clone(&optimiser));
                 let stepped = self
                     .compute
-                    .run(move || step_tile(&prepared, &optimiser, tile.dtype, &rows, &base, state))
+                    .run(move || {
+                        step_tile(&prepared, &optimiser, tile.dtype, &rows, &base, delta_base.as_ref(), state)
+                    })
                     .await??;
                 for (writer, bytes) in writers.iter_mut().zip(stepped) {
                     writer.write(bytes).await?;
@@ -132,7 +146,7 @@ impl<'a> Folder<'a> {
         let mut versions = Vec::new();
         for (lineage, writer) in lineages.zip(writers) {
             let (manifest, digest) = writer.finish()?;
-            versions.push(NewVersion { lineage: lineage.clone(), manifest, digest });
+            versions.push(NewVersion { lineage: lineage.clone(), version, manifest, digest });
         }
         Ok(versions)
     }
@@ -142,7 +156,7 @@ impl<'a> Folder<'a> {
         &self,
         fold: &StageFold,
         current: &Manifest,
-        base_layout: &Layout,
+        measured_from: Option<&Layout>,
         contributions: &[Contribution<'_>],
     ) -> Result<Fold, Error> {
         let rule = sheaf_strategy::fold_rule(&fold.rule).map_err(fold_error)?;
@@ -155,7 +169,10 @@ impl<'a> Folder<'a> {
         for tensor in &current.tensors {
             for tile in self.tiles(&tensor.spec, offset, contributions.len()) {
                 let rows = self.rows(contributions, tile.span).await?;
-                let base = models::read(self.blob, base_layout, tile.span).await?;
+                let base = match measured_from {
+                    Some(layout) => models::read(self.blob, layout, tile.span).await?,
+                    None => zeros(&tile.span),
+                };
                 prepared = self
                     .compute
                     .run(move || {
@@ -274,6 +291,7 @@ fn step_tile(
     dtype: Dtype,
     rows: &[Bytes],
     base: &Bytes,
+    delta_base: Option<&Bytes>,
     mut state: Vec<Vec<f64>>,
 ) -> Result<Vec<Bytes>, Error> {
     let internal = |error: sheaf_tensor::Error| Error::internal(error.to_string());
@@ -282,7 +300,19 @@ fn step_tile(
     let mut current = vec![0.0; len];
     element::to_f64(dtype, base, &mut current).map_err(internal)?;
     let mut folded = vec![0.0; len];
-    fold.fold(&TileSet { dtype, rows: &rows, base: Some(base) }, &mut folded).map_err(fold_error)?;
+    match delta_base {
+        None => {
+            fold.fold(&TileSet { dtype, rows: &rows, base: Some(base) }, &mut folded).map_err(fold_error)?
+        }
+        Some(from) => {
+            let zeros = vec![0; base.len()];
+            fold.fold(&TileSet { dtype, rows: &rows, base: Some(&zeros) }, &mut folded)
+                .map_err(fold_error)?;
+            let mut values = vec![0.0; len];
+            element::to_f64(dtype, from, &mut values).map_err(internal)?;
+            folded.iter_mut().zip(values).for_each(|(folded, from)| *folded += from);
+        }
+    }
     let mut next = vec![0.0; len];
     let mut moments: Vec<&mut [f64]> = state.iter_mut().map(|moment| &mut moment[..]).collect();
     optimiser.step(&current, &folded, &mut moments, &mut next).map_err(fold_error)?;
@@ -300,6 +330,17 @@ fn step_tile(
         out.push(Bytes::from(bytes));
     }
     Ok(out)
+}
+
+/// The lineages of an optimiser's moments, in the optimiser's order.
+fn moments_of(target: &LineageName, optimiser: &ServerOptimiser) -> Result<Vec<LineageName>, Error> {
+    let moments = optimiser.moments().iter();
+    Ok(moments.map(|moment| LineageName::optimiser(target, moment)).collect::<Result<_, _>>()?)
+}
+
+/// A tile of nothing; all zero bytes are zero in every dtype.
+fn zeros(span: &ByteSpan) -> Bytes {
+    Bytes::from(vec![0; usize::try_from(span.len).unwrap_or(usize::MAX)])
 }
 
 fn moment_spec(spec: &TensorSpec) -> Result<TensorSpec, Error> {

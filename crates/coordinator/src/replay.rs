@@ -76,9 +76,12 @@ struct Replay<'a> {
     shared: &'a Shared,
     scratch: String,
     /// What the last rebuilt round made: the next may stand on it where the run's own version is not kept.
-    rebuilt: BTreeMap<LineageName, (u32, Arc<Manifest>, Digest)>,
+    rebuilt: BTreeMap<LineageName, Standing>,
     generation: u64,
 }
+
+/// A version a fold stands on: its number, tensors and digest.
+type Standing = (u32, Arc<Manifest>, Digest);
 
 impl Replay<'_> {
     async fn run(&mut self, run: RunId) -> Result<ReplayReport, Error> {
@@ -126,10 +129,11 @@ impl Replay<'_> {
 
     async fn rebuild(&mut self, mut order: FoldOrder, expected: Digest) -> Result<ReplayVerdict, Error> {
         for (lineage, current) in &mut order.current {
-            if let Some(rebuilt) = self.rebuilt.get(lineage)
-                && (rebuilt.0, rebuilt.2) == (current.0, current.2)
-            {
-                *current = rebuilt.clone();
+            self.take_rebuilt(lineage, current);
+        }
+        for fold in &order.folds {
+            if let Some(base) = order.bases.get_mut(&fold.slot) {
+                self.take_rebuilt(&fold.target, base);
             }
         }
         if let Some(reason) = missing(self.shared, &order).await? {
@@ -141,17 +145,25 @@ impl Replay<'_> {
             &self.shared.compute,
             self.shared.settings.fold_budget.as_bytes(),
         );
-        let versions = folder.fold(&order, |_| Ok(hold.clone())).await?;
+        let versions = folder.fold(&order, |_, _| Ok(hold.clone())).await?;
         self.shared.release(&self.hold(self.generation)?).await;
         self.generation += 1;
         let rebuilt = digest_of(&versions, &LineageName::global())
             .ok_or_else(|| Error::internal("a fold made no global model"))?;
-        let version = order.key.round;
         self.rebuilt = versions
             .into_iter()
-            .map(|new| (new.lineage, (version, Arc::new(new.manifest), new.digest)))
+            .map(|new| (new.lineage, (new.version, Arc::new(new.manifest), new.digest)))
             .collect();
         Ok(if rebuilt == expected { ReplayVerdict::Same } else { ReplayVerdict::Different { rebuilt } })
+    }
+
+    /// Puts the copy that was rebuilt in place of a version, where there is one.
+    fn take_rebuilt(&self, lineage: &LineageName, version: &mut Standing) {
+        if let Some(rebuilt) = self.rebuilt.get(lineage)
+            && (rebuilt.0, rebuilt.2) == (version.0, version.2)
+        {
+            *version = rebuilt.clone();
+        }
     }
 
     fn hold(&self, generation: u64) -> Result<Hold, Error> {
@@ -177,7 +189,8 @@ async fn missing(shared: &Shared, order: &FoldOrder) -> Result<Option<String>, E
             return Ok(Some(reason));
         }
     }
-    for (lineage, (version, manifest, _)) in &order.current {
+    let bases = order.folds.iter().filter_map(|fold| Some((&fold.target, order.bases.get(&fold.slot)?)));
+    for (lineage, (version, manifest, _)) in order.current.iter().chain(bases) {
         for object in manifest.objects() {
             if seen.insert(object) && shared.blob.len(&object).await?.is_none() {
                 let remedy = match *lineage == LineageName::global() {

@@ -115,9 +115,12 @@ impl LineageName {
     pub fn best() -> LineageName {
         LineageName("best".to_owned())
     }
-    /// The lineage of one moment of the server optimiser: `opt.<moment>`.
-    pub fn optimiser(moment: &str) -> LineageName {
-        LineageName(format!("opt.{moment}"))
+    /// The lineage of one moment of the server optimiser that steps `target`: `<target>.opt.<moment>`.
+    ///
+    /// # Errors
+    /// [`Error::BadId`] where the target's name leaves no room for it.
+    pub fn optimiser(target: &LineageName, moment: &str) -> Result<LineageName, Error> {
+        LineageName::new(format!("{target}.opt.{moment}"))
     }
 }
 

@@ -4,6 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ConfigMap, LineageName, SlotName, SlotRole, Span, StageName};
 
+/// What a run is made of: the stage that makes its first model, and the stages of every round.
+///
+/// It stands in the run's journal, so that a run goes on as it began whatever a later release makes of its plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// The one stage of round 0; absent where the first model is given.
+    pub init: Option<StageSpec>,
+    /// The stages of every later round, in order.
+    pub stages: Vec<StageSpec>,
+}
+
 /// One step of a round, as the plan lays it down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageSpec {

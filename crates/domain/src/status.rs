@@ -151,6 +151,8 @@ pub struct RoundRecord {
     pub num_examples: f64,
     /// The digest of the global model it made, if it made one.
     pub model: Option<Digest>,
+    /// The version of that model.
+    pub version: Option<u32>,
     /// When it started.
     pub started_at: Timestamp,
     /// When it closed.
@@ -201,7 +203,7 @@ pub struct RunStatus {
     pub sites: Vec<SiteStatus>,
     /// The digest of the newest global model.
     pub model: Option<Digest>,
-    /// The version of the global model evaluated best (the round that made it) and its metric.
+    /// The round that made the global model evaluated best, and its metric; round 0 for the one the run began with.
     pub best: Option<(u32, f64)>,
     /// When it was created.
     pub created_at: Timestamp,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sheaf_domain::{
-    Assignment, Digest, LineageName, Manifest, RunId, SiteName, StageFold, StageName, SubmittedSlot, TaskId,
-    Timestamp,
+    Assignment, Digest, LineageName, Manifest, RunId, SiteName, SlotName, StageFold, StageName,
+    SubmittedSlot, TaskId, Timestamp,
 };
 
 /// A stage of a round.
@@ -67,6 +67,15 @@ pub struct FoldOrder {
     pub folds: Vec<StageFold>,
     /// The newest version of every lineage.
     pub current: BTreeMap<LineageName, (u32, Arc<Manifest>, Digest)>,
+    /// For slots of differences: the version they are from, which every assignment of the stage handed out.
+    pub bases: BTreeMap<SlotName, (u32, Arc<Manifest>, Digest)>,
+}
+
+impl FoldOrder {
+    /// The number of the version the fold makes of `lineage`: one more than the newest, 0 for the first.
+    pub fn next(&self, lineage: &LineageName) -> u32 {
+        self.current.get(lineage).map_or(0, |(newest, ..)| newest.saturating_add(1))
+    }
 }
 
 /// One accepted submission.

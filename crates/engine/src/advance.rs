@@ -8,6 +8,7 @@ use sheaf_domain::{
 };
 
 use crate::action::Action;
+use crate::program;
 use crate::select::{Selection, select};
 use crate::stage::{Closing, SeatState, StageRun, StageState};
 use crate::state::{RunState, TASK_MEMORY_ROUNDS};
@@ -179,6 +180,7 @@ impl RunState {
     pub(crate) fn record(&mut self, stage_idx: usize, at: Timestamp) {
         let Some(stage) = self.stages.get(stage_idx) else { return };
         let makes_global = stage.spec.folds.iter().any(|fold| fold.target == LineageName::global());
+        let made = makes_global.then(|| self.newest(&LineageName::global())).flatten();
         let record = RoundRecord {
             round: self.round,
             stage: stage.spec.name.clone(),
@@ -187,7 +189,8 @@ impl RunState {
             metrics: stage.mean_metrics(),
             bytes: stage.bytes(),
             num_examples: stage.num_examples(),
-            model: makes_global.then(|| self.newest(&LineageName::global()).map(|(_, v)| v.digest)).flatten(),
+            model: made.map(|(_, version)| version.digest),
+            version: made.map(|(number, _)| number),
             started_at: stage.started_at,
             closed_at: at,
         };
@@ -208,7 +211,7 @@ impl RunState {
         } else {
             self.round += 1;
             self.stages.clear();
-            self.due = self.program.due(self.round, self.round >= self.rounds);
+            self.due = program::due(&self.program, self.round, self.round >= self.rounds);
             let oldest = self.round.saturating_sub(TASK_MEMORY_ROUNDS);
             self.tasks.retain(|_, facts| facts.key.round >= oldest);
         }

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sheaf_domain::plan::{Plan, ROUNDS_MAX};
-use sheaf_domain::{LineageName, RunId, RunPhase, StageName, Timestamp};
+use sheaf_domain::{LineageName, Program, RunPhase, StageName, Timestamp};
 
 use crate::action::Action;
 use crate::event::{Event, Rejected, Start, StartVersion};
-use crate::program::Program;
+use crate::program;
 use crate::stage::{SeatState, StageState};
 use crate::state::{RunState, Version};
 
@@ -21,32 +21,28 @@ impl RunState {
     /// Makes a run from its first event.
     ///
     /// # Errors
-    /// [`Rejected::Creation`] for any other event, [`Rejected::Plan`] for a plan without a runnable program or a start
+    /// [`Rejected::Creation`] for any other event, [`Rejected::Plan`] for stages that do not go together or a start
     /// without a model.
     pub fn create(at: Timestamp, event: &Event) -> Result<(RunState, Vec<Action>), Rejected> {
-        let Event::Created { run, plan, start } = event else {
+        let Event::Created { run, plan, program, start } = event else {
             return Err(Rejected::Creation);
         };
-        RunState::with_program(at, *run, plan, Program::of(plan)?, start)
-    }
-
-    pub(crate) fn with_program(
-        at: Timestamp,
-        run: RunId,
-        plan: &Plan,
-        program: Program,
-        start: &Start,
-    ) -> Result<(RunState, Vec<Action>), Rejected> {
-        program.check()?;
+        if !(1..=ROUNDS_MAX).contains(&plan.rounds) {
+            return Err(Rejected::Plan(format!("{} rounds are not from 1 to {ROUNDS_MAX}", plan.rounds)));
+        }
+        program::check(program)?;
         let (round, versions) = match start {
+            Start::Trainer if program.init.is_none() => {
+                return Err(Rejected::Plan("no stage makes its first model".to_owned()));
+            }
             Start::Trainer => (0, BTreeMap::new()),
             Start::Versions { versions, .. } => (1, start_versions(versions)?),
         };
         let mut state = RunState {
-            run,
-            plan: plan.clone(),
-            due: program.due(round, round >= plan.rounds),
-            program,
+            run: *run,
+            plan: Plan::clone(plan),
+            due: program::due(program, round, round >= plan.rounds),
+            program: Program::clone(program),
             phase: RunPhase::Running,
             created_at: at,
             ended_at: None,

@@ -34,7 +34,7 @@ impl RunState {
         let Some(value) = value else {
             return self.blame_missing(stage_idx, record.round, &metric);
         };
-        let version = evaluated_version(stage).unwrap_or(record.round);
+        let Some(version) = evaluated_version(stage) else { return };
         if self.best.is_none_or(|(_, best)| better.improves(value, best, 0.0)) {
             self.best = Some((version, value));
         }

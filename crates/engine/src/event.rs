@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use sheaf_domain::plan::Plan;
 use sheaf_domain::{
-    Digest, LineageName, Manifest, Metrics, Refusal, RunId, SiteName, StageName, SubmittedSlot, TaskId,
+    Digest, LineageName, Manifest, Metrics, Program, Refusal, RunId, SiteName, StageName, SubmittedSlot,
+    TaskId,
 };
 
 /// Something that happened to a run.
@@ -17,6 +18,8 @@ pub enum Event {
         run: RunId,
         /// What it is to do.
         plan: Box<Plan>,
+        /// The stages that comes to.
+        program: Box<Program>,
         /// What it starts from.
         start: Start,
     },
@@ -162,11 +165,13 @@ pub struct StartVersion {
     pub digest: Digest,
 }
 
-/// A version made by a fold; its number is the round's.
+/// A version made by a fold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewVersion {
     /// The lineage.
     pub lineage: LineageName,
+    /// Its number, as of [`crate::FoldOrder::next`]; the moments of an optimiser have that of the version they belong to.
+    pub version: u32,
     /// Its tensors.
     pub manifest: Manifest,
     /// Its model digest.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sheaf_domain::plan::Keep;
-use sheaf_domain::{LineageName, RunPhase, StageName, TaskId, Timestamp};
+use sheaf_domain::{LineageName, RunPhase, StageFold, StageName, TaskId, Timestamp};
 
 use crate::action::Action;
 use crate::apply::bounded;
@@ -30,7 +30,7 @@ impl RunState {
         let tasks: Vec<TaskId> = stage.accepted.values().map(|submission| submission.task).collect();
         for new in versions {
             let version = Version { manifest: Arc::new(new.manifest.clone()), digest: new.digest };
-            self.versions.entry(new.lineage.clone()).or_default().insert(round, version);
+            self.versions.entry(new.lineage.clone()).or_default().insert(new.version, version);
         }
         self.keep_or_release(round, tasks, actions);
         self.record(stage_idx, at);
@@ -120,12 +120,22 @@ impl RunState {
     }
 }
 
-/// A fold makes one version of every lineage its stage is to make; beside them only the optimiser's.
+/// A fold makes the next version of every lineage its stage is to make; beside them only the optimiser's, numbered alike.
 fn check_versions(stage: &StageRun, versions: &[NewVersion]) -> Result<(), Rejected> {
     let mut made = BTreeSet::new();
     for new in versions {
-        if !made.insert(&new.lineage) || new.lineage == LineageName::best() {
+        let belongs_to = |fold: &&StageFold| {
+            let of_optimiser = new.lineage.as_str().strip_prefix(fold.target.as_str());
+            new.lineage == fold.target || of_optimiser.is_some_and(|rest| rest.starts_with(".opt."))
+        };
+        let fold = stage.spec.folds.iter().find(belongs_to).filter(|_| made.insert(&new.lineage));
+        let Some(fold) = fold else {
             return Err(Rejected::Malformed(format!("a fold cannot make {} here", new.lineage)));
+        };
+        let next = stage.base.get(&fold.target).map_or(0, |(newest, ..)| newest.saturating_add(1));
+        if new.version != next {
+            let message = format!("version {} of {} where {next} comes next", new.version, new.lineage);
+            return Err(Rejected::Malformed(message));
         }
     }
     match stage.spec.folds.iter().find(|fold| !made.contains(&fold.target)) {

@@ -1,77 +1,84 @@
-//! The stages of a run, taken from its plan once and checked: what every round is made of.
+//! The rules a program of stages must keep, checked once before a run comes into being, and which stages a round is made of.
 //!
-//! Refuses programs in which a stage could not be told from another, could never have a cohort, or would overwrite what
-//! another stage of its round made.
+//! Refuses programs in which a stage could not be told from another, could never have a cohort, would overwrite what
+//! another stage open beside it makes, or would fold a difference from nothing.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use sheaf_domain::plan::{Plan, ROUNDS_MAX};
-use sheaf_domain::{LineageName, Selector, StageName, StageSpec};
+use sheaf_domain::{
+    FoldRule, LineageName, Program, Selector, SlotRole, StageFold, StageName, StageSpec, StageStart,
+};
 
 use crate::event::Rejected;
 
-/// The stages of a run.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Program {
-    /// The one stage of round 0.
-    pub(crate) init: StageSpec,
-    /// The stages of every later round, in order.
-    pub(crate) stages: Vec<StageSpec>,
+/// Checks that the stages of a round go together.
+pub(crate) fn check(program: &Program) -> Result<(), Rejected> {
+    let mut earlier: Vec<&StageSpec> = Vec::new();
+    // What the stages that may be open together with the one looked at make.
+    let mut targets: BTreeSet<&LineageName> = BTreeSet::new();
+    for spec in &program.stages {
+        if earlier.iter().any(|other| other.name == spec.name) {
+            return Err(refusal(spec, "appears twice"));
+        }
+        if let Selector::SameAs(name) = &spec.selector {
+            check_same_as(spec, name, &earlier)?;
+        }
+        if spec.start == StageStart::AfterPrevious {
+            targets.clear();
+        }
+        for fold in &spec.folds {
+            let reserved = fold.target == LineageName::best() || fold.target.as_str().contains(".opt.");
+            if !targets.insert(&fold.target) || reserved {
+                return Err(refusal(spec, &format!("may not make {}", fold.target)));
+            }
+            check_fold(spec, fold)?;
+        }
+        earlier.push(spec);
+    }
+    match program.stages.iter().any(|spec| spec.every <= 1) {
+        true => Ok(()),
+        false => Err(Rejected::Plan("there are rounds without a stage".to_owned())),
+    }
 }
 
-impl Program {
-    /// The program of a plan, yet to be checked.
-    pub(crate) fn of(plan: &Plan) -> Result<Program, Rejected> {
-        if !(1..=ROUNDS_MAX).contains(&plan.rounds) {
-            return Err(Rejected::Plan(format!("{} rounds are not from 1 to {ROUNDS_MAX}", plan.rounds)));
-        }
-        let impossible = |error: sheaf_domain::Error| Rejected::Plan(error.to_string());
-        Ok(Program {
-            init: plan.init_stage().map_err(impossible)?,
-            stages: plan.stages().map_err(impossible)?,
-        })
+/// The stages due in a round, in order.
+pub(crate) fn due(program: &Program, round: u32, last: bool) -> VecDeque<StageSpec> {
+    if round == 0 {
+        return program.init.iter().cloned().collect();
     }
-
-    /// Checks that the stages of a round go together.
-    pub(crate) fn check(&self) -> Result<(), Rejected> {
-        let mut earlier: Vec<&StageSpec> = Vec::new();
-        let mut targets: BTreeSet<&LineageName> = BTreeSet::new();
-        for spec in &self.stages {
-            if earlier.iter().any(|other| other.name == spec.name) {
-                return Err(Rejected::Plan(format!("stage {} appears twice", spec.name)));
-            }
-            if let Selector::SameAs(name) = &spec.selector {
-                check_same_as(spec, name, &earlier)?;
-            }
-            for fold in &spec.folds {
-                if !targets.insert(&fold.target) || fold.target == LineageName::best() {
-                    return Err(Rejected::Plan(format!("stage {} may not make {}", spec.name, fold.target)));
-                }
-            }
-            earlier.push(spec);
-        }
-        match self.stages.iter().any(|spec| spec.every <= 1) {
-            true => Ok(()),
-            false => Err(Rejected::Plan("there are rounds without a stage".to_owned())),
-        }
-    }
-
-    /// The stages due in a round, in order.
-    pub(crate) fn due(&self, round: u32, last: bool) -> VecDeque<StageSpec> {
-        if round == 0 {
-            return VecDeque::from([self.init.clone()]);
-        }
-        let is_due = |spec: &&StageSpec| last || round.is_multiple_of(spec.every.max(1));
-        self.stages.iter().filter(is_due).cloned().collect()
-    }
+    let is_due = |spec: &&StageSpec| last || round.is_multiple_of(spec.every.max(1));
+    program.stages.iter().filter(is_due).cloned().collect()
 }
 
 fn check_same_as(spec: &StageSpec, name: &StageName, earlier: &[&StageSpec]) -> Result<(), Rejected> {
     let model = earlier.iter().find(|other| other.name == *name);
     match model {
         Some(model) if model.every.max(1) == 1 || model.every == spec.every => Ok(()),
-        _ => {
-            Err(Rejected::Plan(format!("stage {} has no cohort: {name} does not come before it", spec.name)))
-        }
+        _ => Err(refusal(spec, &format!("has no cohort: {name} does not come before it"))),
     }
+}
+
+fn check_fold(spec: &StageSpec, fold: &StageFold) -> Result<(), Rejected> {
+    let output = spec.outputs.iter().find(|output| output.slot == fold.slot);
+    let Some(output) = output else {
+        return Err(refusal(spec, &format!("folds slot {}, which nobody hands in", fold.slot)));
+    };
+    if LineageName::optimiser(&fold.target, "m").is_err() {
+        return Err(refusal(spec, &format!("makes {}, whose name is too long", fold.target)));
+    }
+    let handed_out = spec.inputs.iter().any(|input| input.lineage == fold.target);
+    match output.role {
+        SlotRole::Delta if !handed_out => {
+            let message = format!("takes differences from {}, which it does not hand out", fold.target);
+            Err(refusal(spec, &message))
+        }
+        SlotRole::Delta if fold.rule == FoldRule::Adopt => {
+            Err(refusal(spec, "cannot adopt a difference as a model"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refusal(spec: &StageSpec, message: &str) -> Rejected {
+    Rejected::Plan(format!("stage {} {message}", spec.name))
 }

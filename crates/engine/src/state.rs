@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use sheaf_domain::plan::Plan;
 use sheaf_domain::{
-    Assignment, Digest, LineageName, Manifest, RoundRecord, RunId, RunPhase, SiteName, StageName, StageSpec,
-    TaskId, Timestamp,
+    Assignment, Digest, LineageName, Manifest, Program, RoundRecord, RunId, RunPhase, SiteName, SlotName,
+    SlotRole, StageFold, StageName, StageSpec, TaskId, Timestamp,
 };
 
 use crate::action::{Action, FoldInput, FoldOrder, StageKey};
-use crate::program::Program;
 use crate::stage::{Seat, SeatState, StageRun, StageState};
 
 /// For how many rounds a task's fate is remembered, so that a late or repeated submission is told apart from an unknown one.
@@ -25,9 +24,11 @@ pub(crate) const TASK_MEMORY_ROUNDS: u32 = 8;
 /// use sheaf_engine::{Action, Event, RunState, Start};
 ///
 /// let plan = "[run]\nname = \"digits\"\nrounds = 1\n[model]\ninit = \"trainer\"\n[strategy]\nkind = \"fedavg\"\n[cohort]\nmin = 1\n";
+/// let plan = Plan::parse(plan)?;
 /// let created = Event::Created {
 ///     run: RunId::new(1).ok_or("zero")?,
-///     plan: Box::new(Plan::parse(plan)?),
+///     program: Box::new(plan.program()?),
+///     plan: Box::new(plan),
 ///     start: Start::Trainer,
 /// };
 /// let (mut run, actions) = RunState::create(Timestamp::from_millis(0), &created)?;
@@ -170,11 +171,27 @@ impl RunState {
     /// The newest version of a lineage; for `best`, the global model evaluated best.
     pub fn newest(&self, lineage: &LineageName) -> Option<(u32, &Version)> {
         if *lineage == LineageName::best() {
-            let (round, _) = self.best?;
-            return Some((round, self.versions.get(&LineageName::global())?.get(&round)?));
+            let (number, _) = self.best?;
+            return Some((number, self.versions.get(&LineageName::global())?.get(&number)?));
         }
         let (number, version) = self.versions.get(lineage)?.last_key_value()?;
         Some((*number, version))
+    }
+
+    /// The version of the global model that a round made, if it made one and it is kept; round 0 is the beginning.
+    pub fn version_of_round(&self, round: u32) -> Option<(u32, &Version)> {
+        let made = self.history.iter().rev().find(|record| record.round == round && record.version.is_some());
+        let number = match made.and_then(|record| record.version) {
+            None if round > 0 => return None,
+            number => number.unwrap_or(0),
+        };
+        Some((number, self.version(&LineageName::global(), number)?))
+    }
+
+    /// The round that made a version of the global model; 0 for the one the run began with.
+    pub(crate) fn round_of_version(&self, number: u32) -> u32 {
+        let made = self.history.iter().find(|record| record.version == Some(number));
+        made.map_or(0, |record| record.round)
     }
 
     /// Every lineage with its newest version; what a warm start takes over.
@@ -298,6 +315,22 @@ impl RunState {
             inputs: inputs.collect(),
             folds: stage.spec.folds.clone(),
             current: stage.base.clone(),
+            bases: self.delta_bases(stage),
         }
+    }
+
+    /// What the differences handed in to a stage are from: the versions its assignments handed out.
+    fn delta_bases(&self, stage: &StageRun) -> BTreeMap<SlotName, (u32, Arc<Manifest>, Digest)> {
+        let is_delta = |fold: &&StageFold| {
+            let mut outputs = stage.outputs.iter();
+            outputs.any(|output| output.slot == fold.slot && output.role == SlotRole::Delta)
+        };
+        let base = |fold: &StageFold| {
+            let input = stage.inputs.iter().find(|input| input.version.lineage == fold.target)?;
+            let version = self.version(&fold.target, input.version.version)?;
+            let number = input.version.version;
+            Some((fold.slot.clone(), (number, Arc::clone(&version.manifest), version.digest)))
+        };
+        stage.spec.folds.iter().filter(is_delta).filter_map(base).collect()
     }
 }

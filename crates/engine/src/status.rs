@@ -17,7 +17,7 @@ impl RunState {
             history: self.history.clone(),
             sites: self.site_statuses(),
             model: self.newest(&LineageName::global()).map(|(_, version)| version.digest),
-            best: self.best,
+            best: self.best.map(|(version, metric)| (self.round_of_version(version), metric)),
             created_at: self.created_at,
             ended_at: self.ended_at,
         }

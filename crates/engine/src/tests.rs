@@ -2,12 +2,12 @@
 
 use sheaf_domain::plan::{Better, CohortSpec, EvaluateSpec, Init, Keep, Plan, StrategyKind, StrategySpec};
 use sheaf_domain::{
-    Assignment, CloseRule, ConfigMap, Digest, FoldRule, LineageName, Manifest, Metrics, RunId, Selector,
-    ServerStep, SiteName, SlotName, SlotRole, StageFold, StageInput, StageName, StageSpec, StageStart,
-    Timestamp, Weight,
+    Assignment, CloseRule, ConfigMap, Digest, FoldRule, LineageName, Manifest, Metrics, Program, RunId,
+    Selector, ServerStep, SiteName, SlotName, SlotRole, StageFold, StageInput, StageName, StageOutput,
+    StageSpec, StageStart, Timestamp, Weight,
 };
 
-use crate::program::Program;
+use crate::program;
 use crate::{Action, Event, FoldOrder, NewVersion, Rejected, RunState, Start, StartVersion};
 
 fn lineage(name: &str) -> LineageName {
@@ -72,11 +72,15 @@ fn stage(name: &str, start: StageStart, selector: Selector, target: Option<&str>
             role: SlotRole::Weights,
             lineage: LineageName::global(),
         }],
-        outputs: Vec::new(),
+        outputs: target.map(|_| output(SlotRole::Weights)).into_iter().collect(),
         close: CloseRule::Quorum { share: 1.0, min: 1, deadline: None },
         folds: target.map(fold).into_iter().collect(),
         config: ConfigMap::new(),
     }
+}
+
+fn output(role: SlotRole) -> StageOutput {
+    StageOutput { slot: model_slot(), role, like: Some(LineageName::global()) }
 }
 
 fn sample() -> Selector {
@@ -88,7 +92,17 @@ fn same_as(name: &str) -> Selector {
 }
 
 fn program(stages: Vec<StageSpec>) -> Program {
-    Program { init: plan().init_stage().unwrap(), stages }
+    Program { init: None, stages }
+}
+
+fn changed(mut spec: StageSpec, change: impl FnOnce(&mut StageSpec)) -> StageSpec {
+    change(&mut spec);
+    spec
+}
+
+/// Makes a stage take differences in place of weights.
+fn differences(spec: &mut StageSpec) {
+    spec.outputs = vec![output(SlotRole::Delta)];
 }
 
 struct Run {
@@ -106,7 +120,8 @@ impl Run {
         };
         let start = Start::Versions { from: None, versions: vec![version] };
         let run = RunId::new(1).unwrap();
-        let created = RunState::with_program(Timestamp::default(), run, &plan(), program(stages), &start);
+        let (plan, program) = (Box::new(plan()), Box::new(program(stages)));
+        let created = RunState::create(Timestamp::default(), &Event::Created { run, plan, program, start });
         let (state, actions) = created.unwrap();
         let mut run = Run { state, actions };
         run.apply(Event::SitePresent { site: SiteName::new("a").unwrap() });
@@ -135,6 +150,7 @@ impl Run {
         let order = self.order(stage);
         let made = |lineage: &LineageName| NewVersion {
             lineage: lineage.clone(),
+            version: order.next(lineage),
             manifest: manifest(),
             digest: Digest::of(stage.as_bytes()),
         };
@@ -187,7 +203,7 @@ fn a_fold_stands_on_the_versions_of_the_moment_its_stage_closed() {
     assert_eq!(run.order("variate"), ordered);
     assert_eq!(run.versions(), [("global", 0), ("global", 1)]);
     run.fold("variate");
-    assert_eq!(run.versions(), [("control", 1), ("global", 1)]);
+    assert_eq!(run.versions(), [("control", 0), ("global", 1)]);
     let freed = Action::ReleaseVersion { lineage: LineageName::global(), version: 0 };
     assert!(run.actions.contains(&freed));
 }
@@ -205,25 +221,81 @@ fn stages_one_after_another_wait_for_the_fold() {
 }
 
 #[test]
+fn stages_one_after_another_may_each_make_the_model() {
+    let mut run = Run::new(vec![
+        stage("north", StageStart::AfterPrevious, sample(), Some("global")),
+        stage("south", StageStart::AfterPrevious, sample(), Some("global")),
+    ]);
+    for (made, name) in [(1, "north"), (2, "south"), (3, "north"), (4, "south")] {
+        assert_eq!(run.assigned(name).inputs[0].version.version, made - 1);
+        run.submit(name);
+        assert_eq!(run.order(name).next(&LineageName::global()), made);
+        run.fold(name);
+    }
+    assert_eq!(run.state.version_of_round(2).map(|(version, _)| version), Some(4));
+    let of_round: Vec<_> = run.state.status().history.iter().map(|made| (made.round, made.version)).collect();
+    assert_eq!(of_round, [(1, Some(1)), (1, Some(2)), (2, Some(3)), (2, Some(4))]);
+}
+
+#[test]
+fn differences_are_from_the_version_that_was_handed_out() {
+    let mut run = Run::new(vec![
+        changed(stage("train", StageStart::AfterPrevious, sample(), Some("global")), differences),
+        stage("tune", StageStart::AfterPrevious, sample(), Some("control")),
+    ]);
+    run.submit("train");
+    let order = run.order("train");
+    assert_eq!(order.bases[&model_slot()].0, 0);
+    assert_eq!(order.next(&LineageName::global()), 1);
+    run.fold("train");
+    run.submit("tune");
+    assert!(run.order("tune").bases.is_empty());
+}
+
+#[test]
+fn a_version_out_of_order_is_refused() {
+    let mut run = Run::new(vec![stage("train", StageStart::AfterPrevious, sample(), Some("global"))]);
+    run.submit("train");
+    for version in [0, 2] {
+        let made = NewVersion {
+            lineage: LineageName::global(),
+            version,
+            manifest: manifest(),
+            digest: Digest::of(b"x"),
+        };
+        let event = Event::Folded { round: 1, stage: StageName::new("train").unwrap(), versions: vec![made] };
+        let outcome = run.state.apply(Timestamp::default(), &event);
+        assert!(matches!(outcome, Err(Rejected::Malformed(_))), "{version}");
+    }
+}
+
+#[test]
 fn programs_that_cannot_work_are_refused() {
     let train = || stage("train", StageStart::AfterPrevious, sample(), Some("global"));
     let other = |name, selector, target| stage(name, StageStart::AfterPrevious, selector, target);
-    let rare = |mut spec: StageSpec, every| {
-        spec.every = every;
-        spec
-    };
+    let long = "x".repeat(60);
+    let rare = |spec, every| changed(spec, |spec| spec.every = every);
     let refused = [
         vec![],
         vec![train(), train()],
-        vec![train(), other("more", sample(), Some("global"))],
+        vec![train(), stage("more", StageStart::WithPrevious, sample(), Some("global"))],
+        vec![other("train", sample(), Some("global.opt.m"))],
+        vec![other("train", sample(), Some(&long))],
+        vec![changed(train(), |spec| spec.outputs.clear())],
+        vec![train(), changed(other("b", sample(), Some("control")), differences)],
+        vec![changed(train(), |spec| {
+            differences(spec);
+            spec.folds[0].rule = FoldRule::Adopt;
+        })],
         vec![train(), other("more", sample(), Some("best"))],
         vec![other("evaluate", same_as("train"), None), train()],
         vec![train(), rare(other("b", sample(), None), 2), other("c", same_as("b"), None)],
         vec![rare(train(), 2)],
     ];
     for stages in refused {
-        let outcome = program(stages.clone()).check();
+        let outcome = program::check(&program(stages.clone()));
         assert!(matches!(outcome, Err(Rejected::Plan(_))), "{stages:?}");
     }
-    assert_eq!(program(vec![train(), rare(other("b", same_as("train"), None), 2)]).check(), Ok(()));
+    let sound = program(vec![train(), rare(other("b", same_as("train"), None), 2)]);
+    assert_eq!(program::check(&sound), Ok(()));
 }

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use sheaf_domain::{ErrorKind, LineageName, RunId, Span};
+use sheaf_domain::{ErrorKind, RunId, Span};
 use sheaf_engine::{Event, FoldOrder};
 use sheaf_strategy::ServerOptimiser;
 use sheaf_telemetry::names;
 
-use super::Folder;
+use super::{Folder, moments_of};
 use crate::Error;
 use crate::command::Command;
 use crate::shared::{Shared, version_hold};
@@ -64,7 +64,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, order: FoldOrder) {
 async fn attempt(shared: &Shared, order: &FoldOrder) -> Result<Event, Error> {
     let started = shared.clock.monotonic();
     let folder = Folder::new(&*shared.blob, &shared.compute, shared.settings.fold_budget.as_bytes());
-    let versions = folder.fold(order, |lineage| version_hold(order.run, lineage, order.key.round)).await?;
+    let versions = folder.fold(order, |lineage, version| version_hold(order.run, lineage, version)).await?;
     let seconds = shared.clock.monotonic().saturating_sub(started).as_secs_f64();
     metrics::histogram!(names::FOLD_SECONDS).record(seconds);
     Ok(Event::Folded { round: order.key.round, stage: order.key.stage.clone(), versions })
@@ -92,14 +92,13 @@ fn wanted(shared: &Shared, order: &FoldOrder) -> bool {
 /// Frees what an attempt has written, except versions that the run has published.
 async fn release_versions(shared: &Shared, order: &FoldOrder) {
     for fold in &order.folds {
-        let optimiser = ServerOptimiser::new(&fold.step, order.key.round);
-        let moments =
-            optimiser.map(|made| made.moments().iter().map(|m| LineageName::optimiser(m)).collect());
-        let moments: Vec<LineageName> = moments.unwrap_or_default();
+        let version = order.next(&fold.target);
+        let optimiser = ServerOptimiser::new(&fold.step, version);
+        let moments = optimiser.ok().and_then(|optimiser| moments_of(&fold.target, &optimiser).ok());
+        let moments = moments.unwrap_or_default();
         for lineage in std::iter::once(&fold.target).chain(&moments) {
-            let published =
-                shared.with_run(order.run, |state| state.version(lineage, order.key.round).is_some());
-            if let (Ok(false), Ok(hold)) = (published, version_hold(order.run, lineage, order.key.round)) {
+            let published = shared.with_run(order.run, |state| state.version(lineage, version).is_some());
+            if let (Ok(false), Ok(hold)) = (published, version_hold(order.run, lineage, version)) {
                 shared.release(&hold).await;
             }
         }

@@ -46,14 +46,9 @@ impl Handle {
                 Which::Best => state.newest(&LineageName::best()).ok_or_else(|| {
                     Error::not_found(format!("run {run} has evaluated no model; ask for the last"))
                 })?,
-                Which::Round(round) => (
-                    round,
-                    state.version(&global, round).ok_or_else(|| {
-                        Error::not_found(format!(
-                            "run {run} keeps no model of round {round} (see keep_models)"
-                        ))
-                    })?,
-                ),
+                Which::Round(round) => state.version_of_round(round).ok_or_else(|| {
+                    Error::not_found(format!("run {run} keeps no model of round {round} (see keep_models)"))
+                })?,
             };
             Ok(ModelRef {
                 version: VersionRef { run, lineage: global.clone(), version },

@@ -85,7 +85,8 @@ impl Handle {
 
     async fn start(&self, run: RunId, plan: Plan, request: &CreateRun) -> Result<(), Error> {
         let start = self.start_of(run, &plan, request).await?;
-        let event = Event::Created { run, plan: Box::new(plan), start };
+        let program = Box::new(plan.program()?);
+        let event = Event::Created { run, plan: Box::new(plan), program, start };
         let (reply, answer) = oneshot::channel();
         self.shared.send(Command::Create { run, event: Box::new(event), reply }).await?;
         answer.await.map_err(|_| Error::shutting_down())?

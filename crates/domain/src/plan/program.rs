@@ -1,9 +1,9 @@
 //! From a plan to the stages the engine drives.
 
-use super::{AdaptiveSpec, Plan, StrategyKind};
+use super::{AdaptiveSpec, Init, Plan, StrategyKind};
 use crate::stage::{
-    AdaptiveKind, CloseRule, FoldRule, Selector, ServerStep, StageFold, StageInput, StageOutput, StageSpec,
-    StageStart, Weight,
+    AdaptiveKind, CloseRule, FoldRule, Program, Selector, ServerStep, StageFold, StageInput, StageOutput,
+    StageSpec, StageStart, Weight,
 };
 use crate::{ConfigMap, ConfigValue, Error, LineageName, SlotName, SlotRole, StageName};
 
@@ -11,6 +11,18 @@ use crate::{ConfigMap, ConfigValue, Error, LineageName, SlotName, SlotRole, Stag
 const MODEL_SLOT: &str = "model";
 
 impl Plan {
+    /// The stages the plan comes to.
+    ///
+    /// # Errors
+    /// None for a checked plan.
+    pub fn program(&self) -> Result<Program, Error> {
+        let init = match self.init {
+            Init::Trainer => Some(self.init_stage()?),
+            _ => None,
+        };
+        Ok(Program { init, stages: self.stages()? })
+    }
+
     /// The stage that makes version 0, for plans whose first model comes from a trainer.
     ///
     /// # Errors

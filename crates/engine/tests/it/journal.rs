@@ -37,7 +37,7 @@ fn every_kind() -> Vec<Event> {
         Event::Folded {
             round,
             stage: stage.clone(),
-            versions: vec![new_version(LineageName::global(), "v")],
+            versions: vec![new_version(LineageName::global(), 1, "v")],
         },
         Event::FoldFailed { round, stage, reason: reason.clone(), permanent: true },
         Event::StopRequested { reason },

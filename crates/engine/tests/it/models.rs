@@ -100,14 +100,14 @@ fn a_warm_start_takes_over_every_lineage() {
         let label = lineage.to_string();
         StartVersion { lineage, manifest: manifest(&label), digest: Digest::of(label.as_bytes()) }
     };
-    let versions = vec![version(LineageName::global()), version(LineageName::optimiser("m"))];
+    let versions = vec![version(LineageName::global()), version(crate::plans::moment("m"))];
     let world = check_from(
         &plan(),
         Start::Versions { from: Some(crate::plans::run_id()), versions },
         &[Round(1), Snapshot(&["a", "b"]), Submit("a"), Submit("b")],
     );
     let current: Vec<&str> = world.orders[0].current.keys().map(LineageName::as_str).collect();
-    assert_eq!(current, ["global", "opt.m"]);
+    assert_eq!(current, ["global", "global.opt.m"]);
     assert_eq!(world.open(&site("a")), None);
 }
 
@@ -117,7 +117,7 @@ fn a_start_that_is_none_is_refused() {
     let named = |lineage: LineageName| StartVersion { lineage, ..versions[0].clone() };
     let starts = [
         vec![],
-        vec![named(LineageName::optimiser("m"))],
+        vec![named(crate::plans::moment("m"))],
         vec![versions[0].clone(), versions[0].clone()],
         vec![versions[0].clone(), named(LineageName::best())],
     ];

@@ -4,7 +4,7 @@ use sheaf_domain::plan::{
     Better, CohortSpec, EvaluateSpec, Init, Keep, Plan, StopSpec, StrategyKind, StrategySpec,
 };
 use sheaf_domain::{
-    ConfigMap, Digest, LineageName, Manifest, Metrics, RunId, SiteName, SlotName, Span, StageName,
+    ConfigMap, Digest, LineageName, Manifest, Metrics, Program, RunId, SiteName, SlotName, Span, StageName,
     SubmittedSlot,
 };
 use sheaf_engine::{Event, NewVersion, Start, StartVersion};
@@ -82,8 +82,13 @@ pub(crate) fn accuracy(value: f64) -> Metrics {
     Metrics::from([("accuracy".to_owned(), value)])
 }
 
-pub(crate) fn new_version(lineage: LineageName, label: &str) -> NewVersion {
-    NewVersion { lineage, manifest: manifest(label), digest: Digest::of(label.as_bytes()) }
+pub(crate) fn new_version(lineage: LineageName, version: u32, label: &str) -> NewVersion {
+    NewVersion { lineage, version, manifest: manifest(label), digest: Digest::of(label.as_bytes()) }
+}
+
+/// The lineage of a moment of the global model's optimiser.
+pub(crate) fn moment(name: &str) -> LineageName {
+    LineageName::optimiser(&LineageName::global(), name).unwrap()
 }
 
 pub(crate) fn start() -> Start {
@@ -96,5 +101,6 @@ pub(crate) fn start() -> Start {
 }
 
 pub(crate) fn created(plan: &Plan, start: Start) -> Event {
-    Event::Created { run: run_id(), plan: Box::new(plan.clone()), start }
+    let program = Program { init: Some(plan.init_stage().unwrap()), stages: plan.stages().unwrap() };
+    Event::Created { run: run_id(), plan: Box::new(plan.clone()), program: Box::new(program), start }
 }

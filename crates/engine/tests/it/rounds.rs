@@ -289,16 +289,16 @@ fn a_fold_without_the_model_is_refused() {
     let made = |lineages: &[LineageName]| Event::Folded {
         round: 1,
         stage: stage("train"),
-        versions: lineages.iter().map(|lineage| crate::plans::new_version(lineage.clone(), "x")).collect(),
+        versions: lineages.iter().map(|lineage| crate::plans::new_version(lineage.clone(), 1, "x")).collect(),
     };
     let (global, best) = (LineageName::global(), LineageName::best());
     for lineages in [
         vec![],
-        vec![LineageName::optimiser("m")],
+        vec![crate::plans::moment("m")],
         vec![global.clone(), global.clone()],
         vec![global.clone(), best],
     ] {
         assert!(world.apply(made(&lineages)).is_err(), "{lineages:?}");
     }
-    assert!(world.apply(made(&[global, LineageName::optimiser("m")])).is_ok());
+    assert!(world.apply(made(&[global, crate::plans::moment("m")])).is_ok());
 }

@@ -352,7 +352,11 @@ pub(crate) fn submitted(task: TaskId, name: SiteName, num_examples: f64, metrics
 /// The fold a coordinator would report for an order.
 pub(crate) fn fold_of(order: &FoldOrder) -> Event {
     let label = format!("{}/{}", order.key.round, order.key.stage);
-    let versions = order.folds.iter().map(|fold| new_version(fold.target.clone(), &label)).collect();
+    let versions = order
+        .folds
+        .iter()
+        .map(|fold| new_version(fold.target.clone(), order.next(&fold.target), &label))
+        .collect();
     Event::Folded { round: order.key.round, stage: order.key.stage.clone(), versions }
 }
 
