@@ -5,7 +5,10 @@
 //! the current model (distance 0) is not scaled. A NaN or an infinity stops the prepass and is named; one that
 //! first shows up while folding propagates to its coordinate.
 
-use crate::distance::{Lanes, Walk, add_squares, is_finite, total};
+use sheaf_tensor::cpu::{Kernel, Level};
+
+use crate::squares::{Lanes, add_from_first, total};
+use crate::staging::Staging;
 use crate::tile::{Element, with_element};
 use crate::{Clip, Error, TileSet};
 
@@ -13,31 +16,40 @@ use crate::{Clip, Error, TileSet};
 #[derive(Debug, Clone)]
 pub(crate) struct Norms {
     squares: Vec<Lanes>,
-    walk: Walk,
+    /// The current model, then the updates.
+    staging: Staging<f64>,
 }
 
 impl Norms {
     pub(crate) fn new(num_updates: usize) -> Norms {
-        Norms { squares: vec![Lanes::default(); num_updates], walk: Walk::default() }
+        Norms { squares: vec![Lanes::default(); num_updates], staging: Staging::new(num_updates + 1) }
     }
 
     /// Takes in the next tile.
-    pub(crate) fn observe(&mut self, tiles: &TileSet<'_>) -> Result<(), Error> {
+    pub(crate) fn observe(&mut self, level: Level, tiles: &TileSet<'_>) -> Result<(), Error> {
         let base = tiles.base.ok_or(Error::MissingBase)?;
         let mut rows = Vec::with_capacity(tiles.rows.len() + 1);
         rows.push(base);
         rows.extend_from_slice(tiles.rows);
         let squares = &mut self.squares;
-        self.walk.blocks(tiles.dtype, &rows, |lane, block| {
-            let Some((base, rows)) = block.split_first() else { return };
-            for (lanes, row) in squares.iter_mut().zip(rows) {
-                add_squares(lanes, lane, row, base);
-            }
+        let within = with_element!(tiles.dtype, E => {
+            self.staging.take::<E>(level, &rows, |block| add_from_first(level, block, squares))
         });
-        match self.squares.iter().position(|lanes| !is_finite(lanes)) {
-            Some(row) => Err(tiles.non_finite().unwrap_or(Error::DistanceOverflow { row })),
-            None => Ok(()),
+        match within {
+            true => Ok(()),
+            false => Err(tiles.non_finite().unwrap_or(Error::MissingBase)),
         }
+    }
+
+    /// How many bytes it holds.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        size_of_val(&self.squares[..]) as u64 + self.staging.held_bytes()
+    }
+
+    /// Takes in the elements that do not fill a block.
+    pub(crate) fn finish(&mut self, level: Level) {
+        let squares = &mut self.squares;
+        self.staging.finish(|block| add_from_first(level, block, squares));
     }
 
     /// The scale of every update: `min(1, bound / distance)`.
@@ -60,30 +72,70 @@ impl Norms {
 /// # Shapes
 /// `tiles.rows: [K][P]`, `coefficients: [K]`, `out: [P]`, checked by the caller.
 pub(crate) fn fold(
+    level: Level,
     tiles: &TileSet<'_>,
     coefficients: &[f64],
     total: f64,
     out: &mut [f64],
 ) -> Result<(), Error> {
     let base = tiles.base.ok_or(Error::MissingBase)?;
-    with_element!(tiles.dtype, E => fold_elements::<E>(tiles.rows, base, coefficients, total, out));
+    with_element!(tiles.dtype, E => {
+        let rows = tiles.rows.iter().map(|row| E::raw(row)).collect();
+        level.run(Clipped::<E> { rows, base: E::raw(base), coefficients, total, out });
+    });
     Ok(())
 }
 
-fn fold_elements<E: Element>(rows: &[&[u8]], base: &[u8], coefficients: &[f64], total: f64, out: &mut [f64]) {
-    let mut rows: Vec<_> = rows.iter().map(|row| E::raw(row).chunks(BLOCK_LEN)).collect();
-    let bases = E::raw(base).chunks(BLOCK_LEN);
-    for (sums, base) in out.chunks_mut(BLOCK_LEN).zip(bases) {
-        sums.fill(0.0);
-        for (row, coefficient) in rows.iter_mut().zip(coefficients) {
-            let block = row.next().unwrap_or_default();
-            for ((sum, raw), base) in sums.iter_mut().zip(block).zip(base) {
-                *sum += coefficient * (E::value(*raw) - E::value(*base));
-            }
+struct Clipped<'a, E: Element> {
+    rows: Vec<&'a [E::Raw]>,
+    base: &'a [E::Raw],
+    coefficients: &'a [f64],
+    total: f64,
+    out: &'a mut [f64],
+}
+
+impl<E: Element> Kernel for Clipped<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (steps, rest) = self.out.as_chunks_mut::<STEP>();
+        let mut column = 0;
+        for out in steps {
+            fold_step::<E, STEP>(&self.rows, self.base, self.coefficients, self.total, column, out);
+            column += STEP;
         }
-        for (sum, base) in sums.iter_mut().zip(base) {
-            *sum = E::value(*base) + *sum / total;
+        for out in rest {
+            let out = std::array::from_mut(out);
+            fold_step::<E, 1>(&self.rows, self.base, self.coefficients, self.total, column, out);
+            column += 1;
         }
+    }
+}
+
+/// Folds `N` columns, their sums in registers from row to row.
+#[inline(always)]
+fn fold_step<E: Element, const N: usize>(
+    rows: &[&[E::Raw]],
+    base: &[E::Raw],
+    coefficients: &[f64],
+    total: f64,
+    column: usize,
+    out: &mut [f64; N],
+) {
+    let run = |row: &[E::Raw]| row.get(column..).and_then(|row| row.first_chunk::<N>()).copied();
+    // Base and rows are as long as the output.
+    let Some(base) = run(base) else { return };
+    let base: [f64; N] = std::array::from_fn(|lane| E::value(base[lane]));
+    let mut sums = [0.0; N];
+    for (row, coefficient) in rows.iter().zip(coefficients) {
+        let Some(row) = run(row) else { continue };
+        for lane in 0..N {
+            sums[lane] += coefficient * (E::value(row[lane]) - base[lane]);
+        }
+    }
+    for lane in 0..N {
+        out[lane] = base[lane] + sums[lane] / total;
     }
 }
 
@@ -95,4 +147,5 @@ fn median(values: &[f64]) -> f64 {
     f64::midpoint(lower, upper)
 }
 
-const BLOCK_LEN: usize = 1024;
+/// Columns taken at a time: their sums and the base's values fit the registers.
+const STEP: usize = 32;

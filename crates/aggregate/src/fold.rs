@@ -5,9 +5,11 @@
 
 use std::ops::Range;
 
-use crate::krum::Pairs;
+use sheaf_tensor::cpu::Level;
+
+use crate::krum::{Choice, Pairs};
 use crate::network::Network;
-use crate::{Clip, Error, Rule, TileSet, clip, clip::Norms, mean, median, trimmed};
+use crate::{Clip, Error, Rule, TileSet, clip, clip::Norms, mean, median, network, trimmed};
 
 /// A rule bound to the weights of a cohort.
 ///
@@ -30,6 +32,7 @@ use crate::{Clip, Error, Rule, TileSet, clip, clip::Norms, mean, median, trimmed
 pub struct Fold {
     weights: Vec<f64>,
     total: f64,
+    level: Level,
     state: State,
 }
 
@@ -70,10 +73,22 @@ impl Fold {
                 State::Trimmed { network: Network::new(num_updates, ranks.clone()), ranks }
             }
             Rule::Krum { byzantine, keep } => {
-                State::Comparing { pairs: Pairs::new(num_updates), byzantine, keep }
+                State::Comparing { pairs: Pairs::new(num_updates, Level::best()), byzantine, keep }
             }
         };
-        Ok(Fold { weights: weights.to_vec(), total, state })
+        Ok(Fold { weights: weights.to_vec(), total, level: Level::best(), state })
+    }
+
+    /// Uses the instructions of `level` in place of the best there are; the bits are the same.
+    ///
+    /// To be called before the first tile is observed.
+    #[must_use]
+    pub fn at(mut self, level: Level) -> Fold {
+        if let State::Comparing { pairs, .. } = &mut self.state {
+            *pairs = Pairs::new(self.weights.len(), level);
+        }
+        self.level = level;
+        self
     }
 
     /// Whether all tiles must be observed, and the fold sealed, before one is folded.
@@ -91,8 +106,8 @@ impl Fold {
     pub fn observe(&mut self, tiles: &TileSet<'_>) -> Result<(), Error> {
         tiles.check(self.weights.len())?;
         match &mut self.state {
-            State::Measuring { norms, .. } => norms.observe(tiles),
-            State::Comparing { pairs, .. } => pairs.observe(tiles),
+            State::Measuring { norms, .. } => norms.observe(self.level, tiles),
+            State::Comparing { pairs, .. } => pairs.observe(self.level, tiles),
             State::Clipped { .. } | State::Chosen { .. } => Err(Error::Sealed),
             State::Mean | State::Median(_) | State::Trimmed { .. } => Ok(()),
         }
@@ -103,17 +118,22 @@ impl Fold {
     /// # Errors
     /// [`Error::DistanceOverflow`]; [`Error::Sealed`] the second time.
     pub fn seal(&mut self) -> Result<(), Error> {
-        self.state = match &self.state {
+        let level = self.level;
+        self.state = match &mut self.state {
             State::Measuring { norms, clip } => {
+                norms.finish(level);
                 let scales = norms.scales(*clip)?;
                 let coefficients =
                     self.weights.iter().zip(&scales).map(|(weight, scale)| weight * scale).collect();
                 State::Clipped { scales, coefficients }
             }
-            State::Comparing { pairs, byzantine, keep } => {
-                let rows = pairs.select(*byzantine, *keep)?;
-                State::Chosen { weights: vec![1.0; rows.len()], rows }
-            }
+            State::Comparing { pairs, byzantine, keep } => match pairs.choose(level, *byzantine, *keep)? {
+                Choice::Kept(rows) => State::Chosen { weights: vec![1.0; rows.len()], rows },
+                Choice::Close => {
+                    let pairs = Pairs::exact(self.weights.len());
+                    State::Comparing { pairs, byzantine: *byzantine, keep: *keep }
+                }
+            },
             State::Clipped { .. } | State::Chosen { .. } => return Err(Error::Sealed),
             State::Mean | State::Median(_) | State::Trimmed { .. } => return Ok(()),
         };
@@ -137,17 +157,35 @@ impl Fold {
             return Err(Error::OutLength { expected: num_elements, got: out.len() });
         }
         match &self.state {
-            State::Mean => mean::fold(tiles.dtype, tiles.rows, &self.weights, out),
-            State::Clipped { coefficients, .. } => return clip::fold(tiles, coefficients, self.total, out),
-            State::Median(network) => return median::fold(network, tiles, out),
-            State::Trimmed { network, ranks } => return trimmed::fold(network, ranks, tiles, out),
+            State::Mean => mean::fold(self.level, tiles.dtype, tiles.rows, &self.weights, out),
+            State::Clipped { coefficients, .. } => {
+                return clip::fold(self.level, tiles, coefficients, self.total, out);
+            }
+            State::Median(network) => return median::fold(self.level, network, tiles, out),
+            State::Trimmed { network, ranks } => {
+                return trimmed::fold(self.level, network, ranks, tiles, out);
+            }
             State::Chosen { rows, weights } => {
                 let kept: Vec<&[u8]> = rows.iter().filter_map(|row| tiles.rows.get(*row).copied()).collect();
-                mean::fold(tiles.dtype, &kept, weights, out);
+                mean::fold(self.level, tiles.dtype, &kept, weights, out);
             }
             State::Measuring { .. } | State::Comparing { .. } => return Err(Error::NotSealed),
         }
         Ok(())
+    }
+
+    /// How many bytes the fold holds beside its tiles while `threads` fold at once: what a prepass keeps, and the rows a
+    /// network works on.
+    pub fn held_bytes(&self, threads: usize) -> u64 {
+        let num_updates = self.weights.len() as u64;
+        match &self.state {
+            State::Measuring { norms, .. } => norms.held_bytes(),
+            State::Comparing { pairs, .. } => pairs.held_bytes(),
+            State::Median(_) | State::Trimmed { .. } => {
+                network::WORK_ROW_BYTES * num_updates * threads as u64
+            }
+            State::Mean | State::Clipped { .. } | State::Chosen { .. } => 0,
+        }
     }
 
     /// The updates that count, in canonical order: all, or those Krum chose (none before [`Fold::seal`]).

@@ -3,49 +3,125 @@
 //! # Numerics
 //! Distances are direct sums of squared differences in f64 (no Gram matrix, which cancels), independent of the tile
 //! length. A score adds the nearest distances from the smallest up. Equal scores rank in canonical order. NaN and
-//! infinity are refused and named. Memory: 64 bytes a pair, and one block of 256 f64 a row while observing.
+//! infinity are refused and named. For large cohorts a quick pass in float32 comes first: where its error could change
+//! who is kept, a second, exact pass is asked for, so the selection is always that of the exact distances.
+//! Memory: 64 bytes a pair, and a block of 256 floats a row while observing.
 
-use crate::distance::{Lanes, Walk, add_squares, is_finite, total};
+use sheaf_tensor::cpu::Level;
+
+use crate::squares::{Lanes, QUICK_ERROR, QUICK_UNDERFLOW, add_exact, add_quick, pair_place, total};
+use crate::staging::Staging;
+use crate::tile::{Element, with_element};
 use crate::{Error, TileSet};
 
 /// The squared distance of every pair of updates, as far as it has been seen.
 #[derive(Debug, Clone)]
 pub(crate) struct Pairs {
     num_updates: usize,
-    /// Pairs (0, 1), (0, 2) … (1, 2) …
     squares: Vec<Lanes>,
-    walk: Walk,
+    /// Elements for exact sums.
+    wide: Staging<f64>,
+    quick: Option<Quick>,
+    num_elements: u64,
+}
+
+/// The quick pass.
+#[derive(Debug, Clone)]
+struct Quick {
+    narrow: Staging<f32>,
+    /// Whether a value was too large for it.
+    beyond: bool,
+}
+
+/// Who is kept.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Choice {
+    /// These, in canonical order.
+    Kept(Vec<usize>),
+    /// The quick pass could not tell.
+    Close,
 }
 
 impl Pairs {
-    pub(crate) fn new(num_updates: usize) -> Pairs {
+    /// Begins with the quick pass where it pays.
+    pub(crate) fn new(num_updates: usize, level: Level) -> Pairs {
+        // Without fused products a quick sum is slower than an exact one.
+        let is_quick = num_updates >= QUICK_ROWS_MIN && level > Level::Plain;
+        let quick = is_quick.then(|| Quick { narrow: Staging::new(num_updates), beyond: false });
+        Pairs { quick, ..Pairs::exact(num_updates) }
+    }
+
+    /// Begins with the exact pass.
+    pub(crate) fn exact(num_updates: usize) -> Pairs {
         let num_pairs = num_updates * num_updates.saturating_sub(1) / 2;
-        Pairs { num_updates, squares: vec![Lanes::default(); num_pairs], walk: Walk::default() }
+        Pairs {
+            num_updates,
+            squares: vec![Lanes::default(); num_pairs],
+            wide: Staging::new(num_updates),
+            quick: None,
+            num_elements: 0,
+        }
+    }
+
+    /// How many bytes it holds.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let narrow = self.quick.as_ref().map_or(0, |quick| quick.narrow.held_bytes());
+        size_of_val(&self.squares[..]) as u64 + self.wide.held_bytes() + narrow
     }
 
     /// Takes in the next tile.
-    pub(crate) fn observe(&mut self, tiles: &TileSet<'_>) -> Result<(), Error> {
+    pub(crate) fn observe(&mut self, level: Level, tiles: &TileSet<'_>) -> Result<(), Error> {
+        with_element!(tiles.dtype, E => self.take::<E>(level, tiles))
+    }
+
+    fn take<E: Element>(&mut self, level: Level, tiles: &TileSet<'_>) -> Result<(), Error> {
+        let rows = tiles.rows;
+        self.num_elements += (rows.first().map_or(0, |row| row.len()) / tiles.dtype.size()) as u64;
         let squares = &mut self.squares;
-        self.walk.blocks(tiles.dtype, tiles.rows, |lane, block| {
-            let pairs =
-                (0..block.len()).flat_map(|idx| block.iter().skip(idx + 1).map(move |other| (idx, other)));
-            for (lanes, (idx, other)) in squares.iter_mut().zip(pairs) {
-                add_squares(lanes, lane, &block[idx], other);
+        let within = match &mut self.quick {
+            Some(quick) if E::IS_NARROW => {
+                quick.narrow.take::<E>(level, rows, |block| add_quick(level, block, squares))
             }
-        });
-        if self.squares.iter().all(is_finite) {
+            _ => self.wide.take::<E>(level, rows, |block| add_exact(level, block, squares)),
+        };
+        if within {
             return Ok(());
         }
         let only_rows = TileSet { base: None, ..*tiles };
-        Err(only_rows.non_finite().unwrap_or_else(|| self.overflow()))
+        match (only_rows.non_finite(), &mut self.quick) {
+            (None, Some(quick)) => quick.beyond = true,
+            (error, _) => return Err(error.unwrap_or_else(|| self.overflow())),
+        }
+        Ok(())
     }
 
-    /// The `keep` updates with the smallest scores, in canonical order.
-    pub(crate) fn select(&self, byzantine: u32, keep: u32) -> Result<Vec<usize>, Error> {
+    /// Chooses the `keep` updates with the smallest scores.
+    pub(crate) fn choose(&mut self, level: Level, byzantine: u32, keep: u32) -> Result<Choice, Error> {
+        let squares = &mut self.squares;
+        self.wide.finish(|block| add_exact(level, block, squares));
+        if let Some(quick) = &mut self.quick {
+            quick.narrow.finish(|block| add_quick(level, block, squares));
+            if quick.beyond {
+                return Ok(Choice::Close);
+            }
+        }
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+        let ranked = self.ranked(byzantine)?;
+        if self.quick.is_some() && self.is_close(&ranked, keep) {
+            return Ok(Choice::Close);
+        }
+        let mut kept: Vec<usize> = ranked.into_iter().take(keep).map(|(_, row)| row).collect();
+        kept.sort_unstable();
+        Ok(Choice::Kept(kept))
+    }
+
+    /// The updates with their scores, the smallest first.
+    fn ranked(&self, byzantine: u32) -> Result<Vec<(f64, usize)>, Error> {
         let byzantine = usize::try_from(byzantine).unwrap_or(usize::MAX);
         let num_nearest = self.num_updates.saturating_sub(byzantine).saturating_sub(2);
         let mut ranked = Vec::with_capacity(self.num_updates);
-        for (row, mut distances) in self.distances().into_iter().enumerate() {
+        for row in 0..self.num_updates {
+            let mut distances = self.distances(row);
             distances.sort_by(f64::total_cmp);
             let score: f64 = distances.iter().take(num_nearest).sum();
             if !score.is_finite() {
@@ -55,26 +131,29 @@ impl Pairs {
         }
         // Stable: equal scores stay in canonical order.
         ranked.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        ranked.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
-        let mut chosen: Vec<usize> = ranked.into_iter().map(|(_, row)| row).collect();
-        chosen.sort_unstable();
-        Ok(chosen)
+        Ok(ranked)
     }
 
-    /// For every update its squared distances to the others.
-    fn distances(&self) -> Vec<Vec<f64>> {
-        let mut distances = vec![Vec::with_capacity(self.num_updates); self.num_updates];
-        let pairs = (0..self.num_updates).flat_map(|a| (a + 1..self.num_updates).map(move |b| (a, b)));
-        for ((a, b), lanes) in pairs.zip(&self.squares) {
-            let square = total(lanes);
-            distances[a].push(square);
-            distances[b].push(square);
-        }
-        distances
+    /// Whether the errors of quick scores could exchange one that is kept with one that is not.
+    fn is_close(&self, ranked: &[(f64, usize)], keep: usize) -> bool {
+        let Some(last) = keep.checked_sub(1).and_then(|idx| ranked.get(idx)) else { return false };
+        let Some(next) = ranked.get(keep) else { return false };
+        let lost = QUICK_UNDERFLOW * self.num_elements as f64 * self.num_updates as f64;
+        next.0 * (1.0 - QUICK_ERROR) - lost <= last.0 * (1.0 + QUICK_ERROR) + lost
+    }
+
+    /// The squared distances of an update to the others.
+    fn distances(&self, row: usize) -> Vec<f64> {
+        let others = (0..self.num_updates).filter(|other| *other != row);
+        let place = |other: usize| pair_place(self.num_updates, row.min(other), row.max(other));
+        others.filter_map(|other| self.squares.get(place(other))).map(total).collect()
     }
 
     fn overflow(&self) -> Error {
-        let far = |distances: &Vec<f64>| !distances.iter().sum::<f64>().is_finite();
-        Error::DistanceOverflow { row: self.distances().iter().position(far).unwrap_or(0) }
+        let far = |row: &usize| !self.distances(*row).iter().sum::<f64>().is_finite();
+        Error::DistanceOverflow { row: (0..self.num_updates).find(far).unwrap_or(0) }
     }
 }
+
+/// From so many updates on the exact pass is held up by arithmetic and a quick one pays.
+const QUICK_ROWS_MIN: usize = 9;

@@ -19,14 +19,16 @@
 //! ```
 
 mod clip;
-mod distance;
 mod error;
 mod fold;
+mod key;
 mod krum;
 mod mean;
 mod median;
 mod network;
 mod rule;
+mod squares;
+mod staging;
 mod tile;
 mod trimmed;
 

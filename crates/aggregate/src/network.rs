@@ -1,4 +1,4 @@
-//! Networks of compare-exchanges that bring the wanted ranks of `k` rows into place, for 32 columns at once.
+//! Networks of compare-exchanges that bring the wanted ranks of `k` rows into place, for a run of columns at once.
 //!
 //! The sequence of exchanges depends on `k` alone, never on the values, so every column takes the same path and
 //! the inner loop is a minimum and a maximum. Values must be finite; a NaN or an infinity is refused and named.
@@ -9,6 +9,9 @@
 
 use std::ops::Range;
 
+use sheaf_tensor::cpu::{Kernel, Level, prefetch};
+
+use crate::key::{Columns, Key};
 use crate::tile::{Element, with_element};
 use crate::{Error, TileSet};
 
@@ -16,8 +19,11 @@ use crate::{Error, TileSet};
 #[derive(Debug, Clone)]
 pub(crate) struct Network(Vec<(usize, usize)>);
 
-/// One value of each of 32 columns.
-pub(crate) type Columns = [f64; NUM_COLUMNS];
+/// What is made of the rows of some columns once their wanted ranks are in place.
+pub(crate) trait Pick: Copy {
+    /// Writes the output of each column.
+    fn pick<E: Element>(self, sorted: &[<E::Key as Key>::Columns], out: &mut [f64]);
+}
 
 impl Network {
     /// The network that puts the `wanted` ranks (smallest first) of `num_rows` rows in place; the other rows end in
@@ -38,18 +44,22 @@ impl Network {
         Network(kept)
     }
 
-    /// Runs the network over all columns of a tile and lets `pick` make the output of each block of columns from
+    /// Runs the network over all columns of a tile and lets `pick` make the output of each run of columns from
     /// the rows in order.
     ///
     /// # Numerics
-    /// Negative zero is taken as zero, so that equal values are the same bits and the order of rows cannot show.
+    /// Negative zero counts as zero, so that equal values are the same bits and the order of rows cannot show.
     pub(crate) fn fold(
         &self,
+        level: Level,
         tiles: &TileSet<'_>,
-        pick: impl Fn(&[Columns], &mut Columns),
+        pick: impl Pick,
         out: &mut [f64],
     ) -> Result<(), Error> {
-        let finite = with_element!(tiles.dtype, E => self.fold_elements::<E>(tiles.rows, pick, out));
+        let finite = with_element!(tiles.dtype, E => {
+            let rows = tiles.rows.iter().map(|row| E::raw(row)).collect();
+            level.run(Ranked::<E, _> { network: self, rows, pick, out })
+        });
         if finite {
             return Ok(());
         }
@@ -57,52 +67,50 @@ impl Network {
         Err(tiles.non_finite().unwrap_or(Error::NonFinite { row: 0, element: 0 }))
     }
 
-    /// Returns whether all values were finite.
-    fn fold_elements<E: Element>(
-        &self,
-        rows: &[&[u8]],
-        pick: impl Fn(&[Columns], &mut Columns),
-        out: &mut [f64],
-    ) -> bool {
-        let mut rows: Vec<_> = rows.iter().map(|row| E::raw(row).chunks(NUM_COLUMNS)).collect();
-        let mut block = vec![[0.0; NUM_COLUMNS]; rows.len()];
-        let mut picked = [0.0; NUM_COLUMNS];
-        for out in out.chunks_mut(NUM_COLUMNS) {
-            let mut finite = true;
-            for (columns, row) in block.iter_mut().zip(&mut rows) {
-                for (value, raw) in columns.iter_mut().zip(row.next().unwrap_or_default()) {
-                    *value = E::value(*raw) + 0.0;
-                    finite &= value.is_finite();
-                }
-            }
-            if !finite {
-                return false;
-            }
-            self.run(&mut block);
-            pick(&block, &mut picked);
-            for (out, value) in out.iter_mut().zip(picked) {
-                *out = value;
-            }
-        }
-        true
-    }
-
-    fn run(&self, rows: &mut [Columns]) {
+    #[inline(always)]
+    fn run<K: Key>(&self, rows: &mut [K::Columns]) {
         for &(low, high) in &self.0 {
             let (head, tail) = rows.split_at_mut(high);
             if let (Some(low), Some(high)) = (head.get_mut(low), tail.first_mut()) {
-                exchange(low, high);
+                low.exchange(high);
             }
         }
     }
 }
 
-/// Two comparisons rather than one, so that either line is a minimum or maximum instruction and not a branch.
-fn exchange(low: &mut Columns, high: &mut Columns) {
-    for (a, b) in low.iter_mut().zip(high) {
-        let (x, y) = (*a, *b);
-        *a = if x < y { x } else { y };
-        *b = if x > y { x } else { y };
+/// One tile of every row under one network.
+struct Ranked<'a, E: Element, P> {
+    network: &'a Network,
+    rows: Vec<&'a [E::Raw]>,
+    pick: P,
+    out: &'a mut [f64],
+}
+
+impl<E: Element, P: Pick> Kernel for Ranked<'_, E, P> {
+    /// Whether all values were finite.
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        let len = <E::Key as Key>::Columns::LEN;
+        let zeros = <E::Key as Key>::Columns::filled(E::Key::default());
+        let mut block = vec![zeros.clone(); self.rows.len()];
+        for (run_idx, out) in self.out.chunks_mut(len).enumerate() {
+            let from = run_idx * len;
+            let (mut least, mut most) = (zeros.clone(), zeros.clone());
+            for (columns, row) in block.iter_mut().zip(&self.rows) {
+                columns.load::<E>(row.get(from..).unwrap_or_default(), &mut least, &mut most);
+                for line in 0..(len * size_of::<E::Raw>()).div_ceil(64) {
+                    prefetch(row, from + len + line * 64 / size_of::<E::Raw>());
+                }
+            }
+            if !least.keys().iter().chain(most.keys()).all(|key| E::FINITE.contains(key)) {
+                return false;
+            }
+            self.network.run::<E::Key>(&mut block);
+            self.pick.pick::<E>(&block, out);
+        }
+        true
     }
 }
 
@@ -125,7 +133,8 @@ fn merge_exchange(num_rows: usize) -> Vec<(usize, usize)> {
     exchanges
 }
 
-const NUM_COLUMNS: usize = 32;
+/// Bytes a network works on for every row: one run of columns.
+pub(crate) const WORK_ROW_BYTES: u64 = 256;
 
 #[cfg(test)]
 mod tests {
@@ -140,13 +149,17 @@ mod tests {
             {
                 let network = Network::new(num_rows, wanted.clone());
                 for bits in 0u32..1 << num_rows {
-                    let mut rows: Vec<Columns> =
-                        (0..num_rows).map(|row| [f64::from(bits >> row & 1); NUM_COLUMNS]).collect();
-                    network.run(&mut rows);
+                    let row = |row| <i64 as Key>::Columns::filled(i64::from(bits >> row & 1));
+                    let mut rows: Vec<_> = (0..num_rows).map(row).collect();
+                    network.run::<i64>(&mut rows);
                     let zeros = num_rows - bits.count_ones() as usize;
                     for rank in wanted.clone() {
-                        let expected = if rank < zeros { 0.0 } else { 1.0 };
-                        assert_eq!(rows[rank][0], expected, "{num_rows} rows, bits {bits:b}, rank {rank}");
+                        let expected = if rank < zeros { 0 } else { 1 };
+                        assert_eq!(
+                            rows[rank].keys()[0],
+                            expected,
+                            "{num_rows} rows, bits {bits:b}, rank {rank}"
+                        );
                     }
                 }
             }

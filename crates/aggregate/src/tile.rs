@@ -3,9 +3,12 @@
 //! Lengths are checked once per tile ([`TileSet::check`]); the kernels then run over whole blocks of one element
 //! type, chosen once per tile by [`with_element`], with no decision per element.
 
+use std::ops::RangeInclusive;
+
 use sheaf_tensor::Dtype;
 
 use crate::Error;
+use crate::key::Key;
 
 /// One tile of every update of a cohort.
 ///
@@ -47,7 +50,10 @@ impl TileSet<'_> {
 
     /// Names the first row and element that is not finite, if there is one (the current model last).
     pub(crate) fn non_finite(&self) -> Option<Error> {
-        let position = |row: &[u8]| with_element!(self.dtype, E => first_non_finite::<E>(row));
+        let position = |row: &[u8]| {
+            let element = sheaf_tensor::element::first_non_finite(self.dtype, row)?;
+            Some(usize::try_from(element).unwrap_or(usize::MAX))
+        };
         for (row, bytes) in self.rows.iter().enumerate() {
             if let Some(element) = position(bytes) {
                 return Some(Error::NonFinite { row, element });
@@ -58,65 +64,98 @@ impl TileSet<'_> {
     }
 }
 
-/// The number of elements per tile such that a tile of `rows` updates, the current model's tile and the f64 output
-/// together stay within `budget_bytes`: a multiple of 64, at least 64.
+/// The number of elements of a tile when each takes `element_bytes` of a budget: an odd multiple of 64, at least 64.
 ///
-/// The least tile may exceed the budget. Tiles shrink as the cohort grows.
-pub fn tile_len(budget_bytes: u64, rows: usize, dtype: Dtype) -> usize {
-    let size = dtype.size() as u64;
-    let element_bytes = (rows as u64).saturating_add(1).saturating_mul(size).saturating_add(8);
-    let elements = budget_bytes / element_bytes / TILE_STEP * TILE_STEP;
-    usize::try_from(elements.max(TILE_STEP)).unwrap_or(usize::MAX - 63)
+/// The least tile may exceed the budget. `element_bytes` grows with the cohort, so tiles shrink with it. The multiple is
+/// odd so that rows that follow one another in memory do not all begin at the same place of a page: such rows would
+/// compete for the same sets of the cache.
+pub fn tile_len(budget_bytes: u64, element_bytes: u64) -> usize {
+    let steps = (budget_bytes / element_bytes.max(1) / TILE_STEP).max(1);
+    let odd = (steps - 1) / 2 * 2 + 1;
+    usize::try_from(odd * TILE_STEP).unwrap_or(usize::MAX - 63)
 }
 
-/// One element type: its bytes, and its value as an f64.
+/// One element type: its bytes, its value as an f64, and the key values are ordered by.
 ///
 /// # Numerics
 /// Exact for every type but the 64-bit integers, which are rounded to the nearest f64 beyond 2^53.
 pub(crate) trait Element {
     /// The bytes of one element.
     type Raw: Copy;
+    /// What stands for a value where values are put in order.
+    type Key: Key;
+    /// Whether a float32 holds every value.
+    const IS_NARROW: bool;
+    /// The keys of finite values.
+    const FINITE: RangeInclusive<Self::Key>;
     /// The bytes of a row as elements.
     fn raw(bytes: &[u8]) -> &[Self::Raw];
     /// The value of one element.
     fn value(raw: Self::Raw) -> f64;
+    /// The key of one element.
+    fn key(raw: Self::Raw) -> Self::Key;
+    /// The value of a key, zero always the positive one.
+    fn value_of_key(key: Self::Key) -> f64;
 }
 
 /// The element types, named as the dtypes.
 pub(crate) mod elements {
+    use std::ops::RangeInclusive;
+
     use super::Element;
+    use crate::key;
 
     macro_rules! element {
-        ($name:ident, $size:literal, $raw:ident => $value:expr) => {
+        ($name:ident, $size:literal, $narrow:expr, $key:ident, $finite:ident, $raw:ident => $value:expr, $key_of:expr, $of_key:expr) => {
             pub(crate) enum $name {}
             impl Element for $name {
                 type Raw = [u8; $size];
+                type Key = $key;
+                const IS_NARROW: bool = $narrow;
+                const FINITE: RangeInclusive<$key> = key::$finite;
                 #[inline]
                 fn raw(bytes: &[u8]) -> &[[u8; $size]] {
                     bytes.as_chunks().0
                 }
                 #[inline(always)]
                 fn value($raw: [u8; $size]) -> f64 {
-                    $value
+                    f64::from($value)
+                }
+                #[inline(always)]
+                fn key($raw: [u8; $size]) -> $key {
+                    $key_of($value)
+                }
+                #[inline(always)]
+                fn value_of_key(key: $key) -> f64 {
+                    f64::from($of_key(key))
                 }
             }
         };
+        ($name:ident, $size:literal, f32, $raw:ident => $value:expr) => {
+            element!($name, $size, true, i32, FINITE_F32, $raw => $value, key::of_f32, key::to_f32);
+        };
+        ($name:ident, $size:literal, f64, $raw:ident => $value:expr) => {
+            element!($name, $size, false, i64, FINITE_F64, $raw => $value, key::of_f64, key::to_f64);
+        };
+        ($name:ident, $size:literal, i32, $raw:ident => $value:expr) => {
+            element!($name, $size, $size <= 2, i32, ALL_32, $raw => $value, i32::from, std::convert::identity::<i32>);
+        };
     }
 
-    element!(F16, 2, raw => f64::from(super::f16_to_f32(u16::from_le_bytes(raw))));
+    element!(F16, 2, f32, raw => super::f16_to_f32(u16::from_le_bytes(raw)));
     // A bfloat16 is the upper half of a binary32; widening it is exact, NaN and infinity included.
-    element!(Bf16, 2, raw => f64::from(f32::from_bits(u32::from(u16::from_le_bytes(raw)) << 16)));
-    element!(F32, 4, raw => f64::from(f32::from_le_bytes(raw)));
-    element!(F64, 8, raw => f64::from_le_bytes(raw));
-    element!(I8, 1, raw => f64::from(i8::from_le_bytes(raw)));
-    element!(I16, 2, raw => f64::from(i16::from_le_bytes(raw)));
-    element!(I32, 4, raw => f64::from(i32::from_le_bytes(raw)));
-    element!(I64, 8, raw => i64::from_le_bytes(raw) as f64);
-    element!(U8, 1, raw => f64::from(u8::from_le_bytes(raw)));
-    element!(U16, 2, raw => f64::from(u16::from_le_bytes(raw)));
-    element!(U32, 4, raw => f64::from(u32::from_le_bytes(raw)));
-    element!(U64, 8, raw => u64::from_le_bytes(raw) as f64);
-    element!(Bool, 1, raw => f64::from(u8::from(raw != [0])));
+    element!(Bf16, 2, f32, raw => f32::from_bits(u32::from(u16::from_le_bytes(raw)) << 16));
+    element!(F32, 4, f32, raw => f32::from_le_bytes(raw));
+    element!(F64, 8, f64, raw => f64::from_le_bytes(raw));
+    element!(I8, 1, i32, raw => i8::from_le_bytes(raw));
+    element!(I16, 2, i32, raw => i16::from_le_bytes(raw));
+    element!(I32, 4, i32, raw => i32::from_le_bytes(raw));
+    element!(I64, 8, f64, raw => i64::from_le_bytes(raw) as f64);
+    element!(U8, 1, i32, raw => u8::from_le_bytes(raw));
+    element!(U16, 2, i32, raw => u16::from_le_bytes(raw));
+    element!(U32, 4, f64, raw => f64::from(u32::from_le_bytes(raw)));
+    element!(U64, 8, f64, raw => u64::from_le_bytes(raw) as f64);
+    element!(Bool, 1, i32, raw => u8::from(raw != [0]));
 }
 
 /// Evaluates an expression with `E` bound to the [`Element`] of a dtype.
@@ -161,10 +200,6 @@ fn f16_to_f32(bits: u16) -> f32 {
     let widened = if magnitude < EXPONENT_ONE { subnormal } else { normal };
     let special = if magnitude < EXPONENT_ALL { 0 } else { BIAS };
     f32::from_bits(widened.wrapping_add(special) | u32::from(bits & 0x8000) << 16)
-}
-
-fn first_non_finite<E: Element>(row: &[u8]) -> Option<usize> {
-    E::raw(row).iter().position(|raw| !E::value(*raw).is_finite())
 }
 
 const TILE_STEP: u64 = 64;
@@ -216,16 +251,16 @@ mod tests {
     }
 
     #[test]
-    fn tiles_fit_the_budget_and_shrink_as_the_cohort_grows() {
+    fn tiles_fit_the_budget_and_shrink_as_elements_grow() {
         let mut last = usize::MAX;
-        for rows in [1, 2, 10, 100, 1000, 100_000] {
-            let len = tile_len(8 << 20, rows, Dtype::F32);
-            assert!(len.is_multiple_of(64) && len >= 64 && len < last, "{rows} rows: {len}");
-            assert!(len == 64 || len * ((rows + 1) * 4 + 8) <= 8 << 20);
+        for element_bytes in [16, 48, 480, 4800, 48_000, 4_800_000] {
+            let len = tile_len(8 << 20, element_bytes);
+            assert!(len % 128 == 64 && len < last, "{element_bytes} bytes an element: {len}");
+            assert!(len == 64 || len as u64 * element_bytes <= 8 << 20);
             last = len;
         }
-        assert_eq!(tile_len(0, 3, Dtype::F64), 64);
-        assert_eq!(tile_len(u64::MAX, 1, Dtype::U8) % 64, 0);
-        assert_eq!(tile_len(1 << 20, usize::MAX, Dtype::F64), 64);
+        assert_eq!(tile_len(0, 8), 64);
+        assert_eq!(tile_len(1 << 20, u64::MAX), 64);
+        assert_eq!(tile_len(u64::MAX, 0) % 64, 0);
     }
 }

@@ -6,7 +6,11 @@
 
 use std::ops::Range;
 
-use crate::network::{Columns, Network};
+use sheaf_tensor::cpu::Level;
+
+use crate::key::{Columns, Key};
+use crate::network::{Network, Pick};
+use crate::tile::Element;
 use crate::{Error, TileSet};
 
 /// The ranks that stay: without the `floor(share × num_updates)` smallest and as many largest.
@@ -21,22 +25,34 @@ pub(crate) fn ranks(num_updates: usize, share: f64) -> Range<usize> {
 /// # Shapes
 /// `tiles.rows: [K][P]`, `out: [P]`, checked by the caller; `network` wants `ranks`.
 pub(crate) fn fold(
+    level: Level,
     network: &Network,
     ranks: &Range<usize>,
     tiles: &TileSet<'_>,
     out: &mut [f64],
 ) -> Result<(), Error> {
-    let count = ranks.len() as f64;
-    let pick = |sorted: &[Columns], out: &mut Columns| {
+    network.fold(level, tiles, Between { first: ranks.start, end: ranks.end }, out)
+}
+
+/// The ranks from `first` to before `end`.
+#[derive(Clone, Copy)]
+struct Between {
+    first: usize,
+    end: usize,
+}
+
+impl Pick for Between {
+    #[inline(always)]
+    fn pick<E: Element>(self, sorted: &[<E::Key as Key>::Columns], out: &mut [f64]) {
         out.fill(0.0);
-        for columns in sorted.get(ranks.clone()).unwrap_or_default() {
-            for (sum, value) in out.iter_mut().zip(columns) {
-                *sum += value;
+        let kept = sorted.get(self.first..self.end).unwrap_or_default();
+        for columns in kept {
+            for (sum, value) in out.iter_mut().zip(columns.keys()) {
+                *sum += E::value_of_key(*value);
             }
         }
         for sum in out {
-            *sum /= count;
+            *sum /= kept.len() as f64;
         }
-    };
-    network.fold(tiles, pick, out)
+    }
 }

@@ -54,13 +54,12 @@ impl Layout {
     }
 }
 
-/// Reads the same stretch of several models, in one request to the store.
-pub(crate) async fn read_rows(
+/// Reads a stretch of each of several models, in one request to the store.
+pub(crate) async fn read_each(
     blob: &dyn BlobStore,
-    rows: &[&Layout],
-    span: ByteSpan,
+    stretches: &[(&Layout, ByteSpan)],
 ) -> Result<Vec<Bytes>, Error> {
-    let located: Vec<Vec<Segment>> = rows.iter().map(|layout| layout.locate(span)).collect();
+    let located: Vec<Vec<Segment>> = stretches.iter().map(|(layout, span)| layout.locate(*span)).collect();
     let counts: Vec<usize> = located.iter().map(Vec::len).collect();
     let segments: Vec<Segment> = located.into_iter().flatten().collect();
     let mut parts = blob.read_many(&segments).await?.into_iter();

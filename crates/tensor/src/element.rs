@@ -1,10 +1,11 @@
 //! Conversions between raw little-endian elements and `f64`, and the checks on element values.
 //!
 //! Works on any byte slice, aligned or not, and never panics: a length that does not fit is an error. Every loop is a
-//! plain pass over fixed-size chunks, so that the compiler can vectorise it.
+//! plain pass over fixed-size chunks that the compiler can vectorise, for the best [`Level`] the processor has.
 
 mod float16;
 
+use crate::cpu::{Kernel, Level};
 use crate::{Dtype, Error};
 
 /// Converts elements to `f64`.
@@ -127,31 +128,63 @@ fn check_len(dtype: Dtype, num_bytes: usize, num_elements: usize) -> Result<(), 
 
 fn decode<const N: usize>(bytes: &[u8], out: &mut [f64], convert: impl Fn([u8; N]) -> f64) {
     let (chunks, _) = bytes.as_chunks::<N>();
-    for (chunk, value) in chunks.iter().zip(out) {
-        *value = convert(*chunk);
-    }
+    Level::best().run(Convert { from: chunks, to: out, convert });
 }
 
 fn encode<const N: usize>(values: &[f64], out: &mut [u8], convert: impl Fn(f64) -> [u8; N]) {
     let (chunks, _) = out.as_chunks_mut::<N>();
-    for (chunk, value) in chunks.iter_mut().zip(values) {
-        *chunk = convert(*value);
+    Level::best().run(Convert { from: values, to: chunks, convert });
+}
+
+fn first<const N: usize>(bytes: &[u8], is_hit: impl Fn([u8; N]) -> bool) -> Option<u64> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    Level::best().run(First { chunks, is_hit })
+}
+
+/// Element by element from one form to another.
+struct Convert<'a, A, B, F> {
+    from: &'a [A],
+    to: &'a mut [B],
+    convert: F,
+}
+
+impl<A: Copy, B, F: Fn(A) -> B> Kernel for Convert<'_, A, B, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (from, to) in self.from.iter().zip(self.to) {
+            *to = (self.convert)(*from);
+        }
     }
 }
 
 /// Looks through whole blocks without a branch per element, and for the position only in the block that has it.
-fn first<const N: usize>(bytes: &[u8], is_hit: impl Fn([u8; N]) -> bool) -> Option<u64> {
-    let (chunks, _) = bytes.as_chunks::<N>();
-    for (block_idx, block) in chunks.chunks(BLOCK_LEN).enumerate() {
-        if block.iter().fold(false, |hit, chunk| hit | is_hit(*chunk)) {
-            let position = block.iter().position(|chunk| is_hit(*chunk))?;
-            return Some((block_idx * BLOCK_LEN + position) as u64);
-        }
-    }
-    None
+struct First<'a, const N: usize, F> {
+    chunks: &'a [[u8; N]],
+    is_hit: F,
 }
 
-/// Elements looked at between two branches of [`first`].
+impl<const N: usize, F: Fn([u8; N]) -> bool> Kernel for First<'_, N, F> {
+    type Output = Option<u64>;
+
+    #[inline(always)]
+    fn run(self) -> Option<u64> {
+        for (block_idx, block) in self.chunks.chunks(BLOCK_LEN).enumerate() {
+            let mut hit = false;
+            for chunk in block {
+                hit |= (self.is_hit)(*chunk);
+            }
+            if hit {
+                let position = block.iter().position(|chunk| (self.is_hit)(*chunk))?;
+                return Some((block_idx * BLOCK_LEN + position) as u64);
+            }
+        }
+        None
+    }
+}
+
+/// Elements looked at between two branches of [`First`].
 const BLOCK_LEN: usize = 1024;
 
 #[cfg(test)]

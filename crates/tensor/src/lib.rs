@@ -4,6 +4,7 @@
 //! format allows it, and every length, shape and name in them is checked before it is believed. Pickled
 //! (object) arrays are refused: there is no unpickler here.
 
+pub mod cpu;
 mod dtype;
 pub mod element;
 mod error;

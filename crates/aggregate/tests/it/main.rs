@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod levels;
 mod properties;
 mod refusals;
 mod vectors;
@@ -54,7 +55,7 @@ pub(crate) fn fold_all(
     tile_len: usize,
 ) -> Result<Folded, Error> {
     let mut fold = Fold::new(rule, weights)?;
-    if fold.needs_prepass() {
+    while fold.needs_prepass() {
         for column in columns {
             column.tiles(tile_len, |tiles| fold.observe(tiles))?;
         }

@@ -71,7 +71,7 @@ fn fold(rule: &FoldRule, round: &Round, model: &[f64]) -> Vec<f64> {
     let base = bytes(model);
     let tiles = TileSet { dtype: Dtype::F64, rows: &rows, base: Some(&base) };
     let mut fold = Fold::new(fold_rule(rule).unwrap(), &numbers(&round.weights)).unwrap();
-    if fold.needs_prepass() {
+    while fold.needs_prepass() {
         fold.observe(&tiles).unwrap();
         fold.seal().unwrap();
     }

@@ -7,6 +7,7 @@
 //! Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd".
 
 /// Widens a binary16, exactly.
+#[inline(always)]
 pub(super) fn f16_to_f32(half: u16) -> f32 {
     // Exponent and mantissa moved into place are off by the difference of the biases; a product with a power of two
     // mends that, for subnormals too.
@@ -18,11 +19,13 @@ pub(super) fn f16_to_f32(half: u16) -> f32 {
 }
 
 /// Widens a bfloat16, exactly: it is the upper half of an `f32`.
+#[inline(always)]
 pub(super) fn bf16_to_f32(half: u16) -> f32 {
     f32::from_bits(u32::from(half) << 16)
 }
 
 /// Rounds to binary16, to nearest, ties to even. Every NaN becomes the same quiet one.
+#[inline(always)]
 pub(super) fn f16_from_f64(value: f64) -> u16 {
     const NORMAL_MIN: u32 = (127 - 14) << 23;
     const OVERFLOW: u32 = (127 + 16) << 23;
@@ -41,6 +44,7 @@ pub(super) fn f16_from_f64(value: f64) -> u16 {
 }
 
 /// Rounds to bfloat16, to nearest, ties to even. Every NaN becomes the same quiet one.
+#[inline(always)]
 pub(super) fn bf16_from_f64(value: f64) -> u16 {
     let bits = round_to_odd(value).to_bits();
     let is_odd = (bits >> 16) & 1;
@@ -53,6 +57,7 @@ pub(super) fn bf16_from_f64(value: f64) -> u16 {
 /// Rounding that once more, to at most 22 bits, gives what rounding `value` directly would, where the way
 /// over a nearest `f32` may round twice.
 #[expect(clippy::cast_possible_truncation, reason = "the rounding this function corrects")]
+#[inline(always)]
 fn round_to_odd(value: f64) -> f32 {
     let nearest = value as f32;
     let widened = f64::from(nearest);
@@ -69,6 +74,7 @@ fn round_to_odd(value: f64) -> f32 {
     clippy::cast_possible_truncation,
     reason = "the upper half is zero: callers shift their result down"
 )]
+#[inline(always)]
 fn low_half(bits: u32) -> u16 {
     bits as u16
 }
