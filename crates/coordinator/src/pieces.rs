@@ -4,6 +4,7 @@ use bytes::Bytes;
 use sheaf_blob::{BlobStore, Hold, ObjectWriter};
 use sheaf_domain::{Digest, Manifest, ModelHasher, PIECE_LEN_DEFAULT};
 use sheaf_runtime::Compute;
+use sheaf_runtime::crash::{self, Point};
 use sheaf_tensor::TensorSpec;
 
 use crate::{Error, models};
@@ -68,6 +69,7 @@ impl<'a> ModelWriter<'a> {
                 && let Some(piece) = self.piece.take()
             {
                 self.pieces.push(piece.finish(None).await?.digest);
+                crash::reached(Point::VersionPieceWritten);
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use sheaf_domain::{Digest, GENESIS, JournalEntry, JournalId, RunId, Span, Timestamp};
 use sheaf_engine::{Event, RunState};
+use sheaf_runtime::crash::{self, Point};
 use sheaf_runtime::{Clock, Entropy};
 use sheaf_store::StateStore;
 
@@ -138,6 +139,7 @@ pub(crate) async fn sweep(shared: &Shared) -> Result<(), Error> {
     let now = shared.clock.now();
     for hold in shared.blob.holds().await? {
         if !live.contains(&hold) && !waiting_mail(&hold, now) {
+            crash::reached(Point::HoldSwept);
             let freed = shared.blob.release(&hold).await?;
             tracing::info!(%hold, freed_bytes = freed, "bytes freed that nothing refers to");
         }

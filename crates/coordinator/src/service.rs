@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use sheaf_blob::BlobStore;
 use sheaf_pki::{CertificateAuthority, EnrolmentLimiter, JournalSigner};
+use sheaf_runtime::crash::{self, Point};
 use sheaf_runtime::{Clock, Compute, Entropy, TaskScope};
 use sheaf_store::StateStore;
 use sheaf_telemetry::Health;
@@ -98,6 +99,7 @@ impl Coordinator {
         }
         // Before anything is written: what a fold writes is referred to by nothing yet.
         recover::sweep(&shared).await?;
+        crash::reached(Point::Recovered);
         let mut writer = Writer::new(Arc::clone(&shared), recovered.holder, recovered.heads);
         writer.take_up().await;
         shared.health.ok("store");

@@ -13,6 +13,7 @@ use sheaf_domain::{
     EntryDraft, JournalId, LineageName, RunId, SiteName, Submission, SubmitOutcome, Timestamp,
 };
 use sheaf_engine::{Event, RunState, TaskStanding};
+use sheaf_runtime::crash::{self, Point};
 use sheaf_store::{BATCH_BYTES_MAX, BODY_LEN_MAX};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -233,6 +234,7 @@ impl Writer {
         let draft = draft_of(at, event)?;
         check_len(&draft)?;
         let head = recover::acquire(&*self.shared.store, journal, &self.holder, at).await?;
+        crash::reached(Point::RunLeased);
         if head.seq != 0 {
             return Err(Error::internal("a new run's journal is not empty"));
         }

@@ -64,12 +64,14 @@ impl CertificateAuthority {
     /// [`Error::Exists`] rather than overwriting; [`Error::File`].
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
         file::create_private_dir(dir)?;
-        let certificate = dir.join(CA_CERTIFICATE_FILE);
-        if certificate.exists() {
-            return Err(Error::Exists { path: certificate });
+        let key = dir.join(CA_KEY_FILE);
+        if key.exists() {
+            return Err(Error::Exists { path: key });
         }
-        self.issuer.key().save(&dir.join(CA_KEY_FILE))?;
-        file::create(&certificate, self.certificate_pem.as_bytes(), Access::Public)
+        // The key comes last and makes it a CA: a certificate that a crash left without one is nobody's.
+        let certificate = dir.join(CA_CERTIFICATE_FILE);
+        file::replace(&certificate, self.certificate_pem.as_bytes(), Access::Public)?;
+        self.issuer.key().save(&key)
     }
 
     /// Reads the CA from `dir`.

@@ -1,4 +1,7 @@
-//! Small files that hold keys, certificates and kits: created exclusively, durable when written, bounded when read.
+//! Small files that hold keys, certificates and kits: created whole or not at all, durable when written, bounded when read.
+//!
+//! A crash leaves at most a file of the same name and `.new`, which the next attempt replaces. One process at a time writes a
+//! path; those who share a directory lock it.
 //!
 //! A file with a secret has mode 0600 from its creation on, and is refused when group or others may touch it.
 
@@ -7,6 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use sheaf_runtime::crash::{self, Point};
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -22,22 +26,40 @@ pub(crate) enum Access {
 
 /// Creates `path` with `content` and makes it durable; never overwrites.
 pub(crate) fn create(path: &Path, content: &[u8], access: Access) -> Result<(), Error> {
-    let mode = match access {
-        Access::Private => 0o600,
-        Access::Public => 0o644,
-    };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(
-        |source| match source.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
-            _ => failed("create", path, source),
-        },
-    )?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(|source| failed("write", path, source))?;
+    // A link counts as there, wherever it leads.
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::Exists { path: path.to_owned() });
+    }
+    replace(path, content, access)
+}
+
+/// Puts `content` in the place of whatever is at `path`, at once, and makes it durable.
+pub(crate) fn replace(path: &Path, content: &[u8], access: Access) -> Result<(), Error> {
+    let new = path.with_added_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed("remove", &new, source));
+        }
+        _ => {}
+    }
+    write_new(&new, content, access).map_err(|source| failed("write", &new, source))?;
+    crash::reached(Point::KeyFileWritten);
+    std::fs::rename(&new, path).map_err(|source| failed("rename", &new, source))?;
     let parent =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(parent)
         .and_then(|parent| parent.sync_all())
         .map_err(|source| failed("make durable", path, source))
+}
+
+fn write_new(path: &Path, content: &[u8], access: Access) -> std::io::Result<()> {
+    let mode = match access {
+        Access::Private => 0o600,
+        Access::Public => 0o644,
+    };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 /// Reads at most `max` bytes of `path`; a private file that others may touch is refused.
@@ -86,6 +108,16 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(create(&path, b"other", Access::Private), Err(Error::Exists { .. })));
         assert_eq!(read(&path, "it", 100, Access::Private).unwrap().as_slice(), b"secret");
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_file_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(dir.path().join("key.new"), "half a sec").unwrap();
+        create(&path, b"secret", Access::Private).unwrap();
+        assert_eq!(read(&path, "it", 100, Access::Private).unwrap().as_slice(), b"secret");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
     }
 
     #[test]

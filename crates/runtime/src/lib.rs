@@ -2,6 +2,8 @@
 //!
 //! The only crate that reads the clock, draws randomness, or spawns.
 
+pub mod crash;
+
 mod clock;
 mod compute;
 mod entropy;

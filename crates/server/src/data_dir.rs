@@ -113,13 +113,21 @@ fn check_format(path: &Path) -> Result<bool, Error> {
             supported: DATA_FORMAT.to_owned(),
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut new = File::create(&file).map_err(failed)?;
-            writeln!(new, "{DATA_FORMAT}").map_err(failed)?;
-            new.sync_all().map_err(failed)?;
+            write_format(path, &file).map_err(failed)?;
             Ok(true)
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Writes the format down, whole or not at all: an empty file would be another format.
+fn write_format(dir: &Path, file: &Path) -> std::io::Result<()> {
+    let new = dir.join("FORMAT.new");
+    let mut written = File::create(&new)?;
+    writeln!(written, "{DATA_FORMAT}")?;
+    written.sync_all()?;
+    std::fs::rename(&new, file)?;
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
@@ -147,6 +155,15 @@ mod tests {
             std::fs::write(dir.path().join(part), "").unwrap();
         }
         DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_first_start_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("FORMAT.new"), "sheaf d").unwrap();
+        assert!(DataDir::open(dir.path()).unwrap().is_new());
+        assert!(!DataDir::open(dir.path()).unwrap().is_new());
+        assert!(!dir.path().join("FORMAT.new").exists());
     }
 
     #[test]

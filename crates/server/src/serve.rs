@@ -14,6 +14,7 @@ use sheaf_blob::{BlobStore, DiskBlobs};
 use sheaf_coordinator::{BLOBS_DIR, Coordinator, Dependencies, Handle, STATE_FILE, Settings};
 use sheaf_domain::{Role, Timestamp};
 use sheaf_pki::{EnrolmentLimiter, EnrolmentLimits, Peer, RequestVerifier};
+use sheaf_runtime::crash::{self, Point};
 use sheaf_runtime::{Clock, Compute, OsEntropy, Shutdown, SystemClock, TaskScope};
 use sheaf_store::{SqliteStore, StateStore};
 use sheaf_telemetry::{Health, HealthReport, Metrics};
@@ -58,6 +59,7 @@ impl Server {
         let clock = SystemClock::shared();
         let entropy = OsEntropy::shared();
         let data_dir = DataDir::open(&config.data_dir)?;
+        crash::reached(Point::DirectoryMade);
         // Listening comes first of what can fail often: a port in use is told before anything is opened.
         let socket = bind(config.listen.address).await?;
         let address = socket.local_addr().map_err(Error::Process)?;
@@ -69,6 +71,7 @@ impl Server {
         let ca = Arc::new(tls::authority(&data_dir.join(PKI_DIR), &config.identity.trust_domain, &*clock)?);
         let signer = Arc::new(tls::journal_signer(&data_dir.join(PKI_DIR))?);
         tls::operator(&data_dir.join(OPERATOR_DIR), &ca, &*clock)?;
+        crash::reached(Point::KeysMade);
         let store: Arc<dyn StateStore> = Arc::new(
             SqliteStore::open(&data_dir.join(STATE_FILE), sheaf_store::OpenOptions::default()).await?,
         );
@@ -79,6 +82,7 @@ impl Server {
         };
         let blob: Arc<dyn BlobStore> =
             Arc::new(DiskBlobs::open(&data_dir.join(BLOBS_DIR), blob_options).await?);
+        crash::reached(Point::StoresOpened);
         let dependencies = Dependencies {
             store: Arc::clone(&store),
             blob: Arc::clone(&blob),
@@ -114,6 +118,7 @@ impl Server {
             let socket = bind(plain).await?;
             background.spawn(accept_plain(socket, telemetry_router(&telemetry, None), background.clone()));
         }
+        crash::reached(Point::Listening);
         tls::write_address(&data_dir.join(OPERATOR_DIR), &advertised)?;
         tracing::info!(%address, data_dir = %data_dir.path().display(), "listening");
         Ok(Server {

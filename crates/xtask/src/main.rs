@@ -2,7 +2,7 @@
 //!
 //! `tidy` holds the house rules that the compiler and clippy cannot see; `deny` holds the rules of `deny.toml` that
 //! need no network. Both only read: nothing is changed, downloaded or fixed. Exit codes: 0 clean, 1 violations,
-//! 2 the check could not be made.
+//! 2 the check could not be made. `soak` kills the real program for as long as wanted.
 
 mod arrows;
 mod census;
@@ -12,6 +12,7 @@ mod graph;
 mod lexer;
 mod report;
 mod rules;
+mod soak;
 mod spdx;
 mod tidy;
 
@@ -22,20 +23,23 @@ use anyhow::Context;
 use crate::report::Report;
 
 const USAGE: &str = "usage: cargo xtask tidy    check the house rules
-       cargo xtask deny    check deny.toml, as far as it needs no network";
+       cargo xtask deny    check deny.toml, as far as it needs no network
+       cargo xtask soak [--kills N] [--seed S] [--points all|random|both]
+                           kill the real program again and again; nothing acknowledged may be lost";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["tidy"] => root().and_then(|root| tidy::run(&root)),
-        ["deny"] => root().and_then(|root| deny::run(&root)),
+        ["tidy"] => root().and_then(|root| tidy::run(&root)).map(|report| finish(&report)),
+        ["deny"] => root().and_then(|root| deny::run(&root)).map(|report| finish(&report)),
+        ["soak", words @ ..] => root().and_then(|root| soak::run(&root, words)),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
     };
     match outcome {
-        Ok(report) => finish(&report),
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)

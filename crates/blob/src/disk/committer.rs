@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sheaf_domain::Digest;
 use sheaf_runtime::Compute;
+use sheaf_runtime::crash::{self, Point};
 use tokio::sync::{mpsc, oneshot};
 
 use super::index::{Index, Record};
@@ -110,6 +111,7 @@ impl Committer {
             return;
         }
         let batch = self.flush_objects(batch);
+        crash::reached(Point::PiecesFlushed);
         let body = self.encode(&batch);
         if !body.is_empty()
             && let Err(error) = self.index.append(&body)
@@ -124,6 +126,7 @@ impl Committer {
             }
             return;
         }
+        crash::reached(Point::IndexAppended);
         self.apply(batch);
         if self.index.is_mostly_garbage()
             && let Err(error) = self.rewrite()

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sheaf_runtime::crash::{self, Point};
 use tokio::sync::Semaphore;
 
 use super::header::{self, ALIGN, HEADER_LEN};
@@ -197,6 +198,7 @@ impl Spool {
         let fill = || {
             let raw = self.files.create(path).map_err(failed("create"))?;
             raw.allocate(len).map_err(failed("preallocate"))?;
+            crash::reached(Point::SpoolFileMade);
             raw.write_at(&header::encode(id, len), 0).map_err(failed("write"))?;
             raw.sync().map_err(failed("flush"))?;
             self.files.sync_dir(&self.dir).map_err(failed("flush the directory of"))?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sheaf_domain::{Digest, Hasher};
+use sheaf_runtime::crash::{self, Point};
 use tokio::sync::oneshot;
 
 use super::committer::Change;
@@ -125,6 +126,7 @@ impl ObjectWriter for DiskWriter {
             return Err(Error::DigestMismatch { expected, found: digest });
         }
         let DiskWriter { shared, hold, declared: len, extent, .. } = *self;
+        crash::reached(Point::PieceWritten);
         let (done, outcome) = oneshot::channel();
         shared.submit(Change::Put { digest, len, extent, hold, done }).await?;
         asked(outcome).await?;

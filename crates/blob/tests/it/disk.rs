@@ -137,7 +137,7 @@ async fn changed_bytes_are_found_by_verifying() {
 #[tokio::test]
 async fn the_index_stays_short_however_long_the_store_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let files = Arc::new(crate::faulty::FaultyFiles::new(1));
+    let files = Arc::new(sheaf_testkit::files::FaultyFiles::new(1));
     let store = DiskBlobs::open_on(Arc::clone(&files) as _, dir.path(), options(1024 * 1024)).await.unwrap();
     let kept = put(&store, &hold("kept"), noise(1, 1_000)).await.unwrap();
     let long = "x".repeat(230);

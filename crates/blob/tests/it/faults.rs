@@ -9,8 +9,8 @@ use sheaf_blob::{BlobStore, DiskBlobs, Error, OpenOptions, Stored};
 use sheaf_domain::{ByteSize, ErrorKind};
 use sheaf_runtime::TaskScope;
 
-use crate::faulty::{Call, FaultyFiles};
 use crate::power;
+use sheaf_testkit::files::{Call, FaultyFiles};
 
 async fn verified(store: &DiskBlobs, objects: &[Stored]) {
     for object in objects {

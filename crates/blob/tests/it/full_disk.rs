@@ -10,7 +10,7 @@ use sheaf_blob::suite::{hold, noise, put};
 use sheaf_blob::{BlobStore, DiskBlobs, Error, OpenOptions};
 use sheaf_domain::{ByteSize, ErrorKind};
 
-use crate::faulty::FaultyFiles;
+use sheaf_testkit::files::FaultyFiles;
 
 /// Where a small filesystem is mounted; the test plays the process that sees it when it is set.
 const DIR_VARIABLE: &str = "SHEAF_BLOB_FULL_DIR";

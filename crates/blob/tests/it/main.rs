@@ -3,7 +3,6 @@
 
 mod disk;
 mod faults;
-mod faulty;
 mod full_disk;
 mod kill;
 mod power;

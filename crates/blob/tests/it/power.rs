@@ -10,7 +10,7 @@ use sheaf_domain::rng::SeededRng;
 use sheaf_domain::{ByteSize, Digest};
 use sheaf_runtime::TaskScope;
 
-use crate::faulty::FaultyFiles;
+use sheaf_testkit::files::FaultyFiles;
 
 const MAX_BYTES: u64 = 1024 * 1024;
 const DIR: &str = "/blobs";

@@ -68,6 +68,9 @@ pub(crate) struct Args {
     /// Drain when standard input ends, for supervisors.
     #[arg(long, hide = true)]
     until_stdin_ends: bool,
+    /// Be killed where the variable `SHEAF_CRASH_AT` says, for crash tests.
+    #[arg(long, hide = true)]
+    crash_points: bool,
     /// A command that trains, after `--`; see docs/trainers.md.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -75,6 +78,7 @@ pub(crate) struct Args {
 
 pub(crate) fn join(args: Args) -> anyhow::Result<()> {
     sheaf_telemetry::init(&LogOptions { format: LogFormat::Text, filter: args.log.clone() })?;
+    super::arm_crash_point(args.crash_points)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(participate(args));
     // A task stuck in a read of standard input must not hold up the exit.

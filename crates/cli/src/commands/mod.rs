@@ -20,6 +20,8 @@ pub(crate) mod stop;
 
 use std::future::Future;
 
+use sheaf_runtime::crash;
+
 use crate::args::{Cli, Command};
 use crate::operator::Operator;
 
@@ -66,4 +68,12 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
 /// Runs a command that talks to the server.
 pub(crate) fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(command)
+}
+
+/// Arms a crash test's place, where the command line asks for it.
+fn arm_crash_point(asked: bool) -> anyhow::Result<()> {
+    match std::env::var(crash::VARIABLE) {
+        Ok(place) if asked => Ok(crash::arm(&place)?),
+        _ => Ok(()),
+    }
 }

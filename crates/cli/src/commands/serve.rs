@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Drain when standard input ends, for supervisors.
     #[arg(long, hide = true)]
     until_stdin_ends: bool,
+    /// Be killed where the variable `SHEAF_CRASH_AT` says, for crash tests.
+    #[arg(long, hide = true)]
+    crash_points: bool,
 }
 
 impl ConfigArgs {
@@ -83,6 +86,7 @@ pub(crate) fn serve(args: Args) -> anyhow::Result<()> {
     if config.log.format == LogFormat::Json {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "sheaf");
     }
+    super::arm_crash_point(args.crash_points)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async move {
         let scope = TaskScope::new();

@@ -6,12 +6,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do the functions its cases share")]
 
 mod bad_input;
+mod crashes;
 mod demo;
 mod exec;
 mod federation;
 mod help;
 mod identity;
-mod process;
 mod shutdown;
 mod storage;
 mod world;
+
+use sheaf_testkit::process;

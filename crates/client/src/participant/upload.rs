@@ -5,6 +5,7 @@ use std::path::Path;
 use sheaf_domain::{Digest, ErrorKind, SubmitOutcome};
 use sheaf_messages::{bounds, outcome_from_wire, submission_to_wire, v1};
 use sheaf_runtime::Compute;
+use sheaf_runtime::crash::{self, Point};
 
 use super::results::{Piece, StoredResult};
 use crate::Error;
@@ -47,6 +48,7 @@ async fn upload(
             let bytes = bytes.map_err(|error| Error::Internal(error.to_string()))??;
             let put = || transport.put_piece(result.task(), piece.digest, bytes.clone());
             retry.run(put).await?;
+            crash::reached(Point::PieceUploaded);
             sent += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sheaf_domain::{ErrorKind, Metrics, SlotName, SubmitOutcome, TaskId};
 use sheaf_messages::{Order, bounds, v1};
+use sheaf_runtime::crash::{self, Point};
 use sheaf_tensor::ParamSet;
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +109,7 @@ async fn answer(state: &State, order: &Arc<Order>) -> Result<SubmitOutcome, Trou
         stored
     };
     let stored = state.compute.run(store).await;
+    crash::reached(Point::ResultStored);
     let stored = stored.map_err(|error| Trouble::Way(Error::Internal(error.to_string())))?;
     hand_in(state, &stored.map_err(Trouble::Way)?).await.map_err(Trouble::Way)
 }
@@ -138,6 +140,7 @@ async fn finish(state: &State, task: TaskId, done: Option<Result<SubmitOutcome, 
     let dir = state.home.task_dir(task);
     match done {
         Some(Ok(outcome)) => {
+            crash::reached(Point::ResultAnswered);
             discard(&dir);
             state.events.emit(Event::Answered { task, outcome });
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sheaf_domain::{ErrorKind, RunId, Span};
 use sheaf_engine::{Event, FoldOrder};
+use sheaf_runtime::crash::{self, Point};
 use sheaf_strategy::ServerOptimiser;
 use sheaf_telemetry::names;
 
@@ -51,7 +52,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, order: FoldOrder) {
     let mut wait = shared.settings.fold_retry;
     loop {
         match deliver(&shared, order.run, event.clone()).await {
-            Delivered::Durable => return,
+            Delivered::Durable => return crash::reached(Point::FoldTold),
             Delivered::Unwanted => {
                 tracing::info!(run = %order.run, round = order.key.round, "the run does not want this fold any more");
                 return release_versions(&shared, &order).await;
@@ -63,8 +64,10 @@ pub(crate) async fn drive(shared: Arc<Shared>, order: FoldOrder) {
 
 async fn attempt(shared: &Shared, order: &FoldOrder) -> Result<Event, Error> {
     let started = shared.clock.monotonic();
+    crash::reached(Point::FoldBegun);
     let folder = Folder::new(&*shared.blob, &shared.compute, shared.settings.fold_budget.as_bytes());
     let versions = folder.fold(order, |lineage, version| version_hold(order.run, lineage, version)).await?;
+    crash::reached(Point::VersionWritten);
     let seconds = shared.clock.monotonic().saturating_sub(started).as_secs_f64();
     metrics::histogram!(names::FOLD_SECONDS).record(seconds);
     Ok(Event::Folded { round: order.key.round, stage: order.key.stage.clone(), versions })

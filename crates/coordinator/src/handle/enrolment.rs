@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use sheaf_domain::{Digest, Identity, Role, SiteName, Span, Timestamp};
 use sheaf_pki::{PublicKey, Secret, SigningRequest, Token};
+use sheaf_runtime::crash::{self, Point};
 use sheaf_store::{Invite, InviteState, SiteCertificate, SiteRecord, SiteState, SpendOutcome};
 
 use crate::incidents::Kind;
@@ -91,6 +92,7 @@ impl Handle {
             .await?;
         match spent {
             SpendOutcome::Spent(invite) | SpendOutcome::SameKey(invite) => {
+                crash::reached(Point::InviteSpent);
                 self.admit(&invite, applicant).await
             }
             SpendOutcome::OtherKey { site, first } => Err(self.theft(applicant, &site, first)),
@@ -191,6 +193,7 @@ impl Handle {
 
     async fn put(&self, record: SiteRecord) -> Result<Enrolment, Error> {
         self.shared.store.put_site(record.clone()).await?;
+        crash::reached(Point::SiteKept);
         let outcome = match &record.certificate {
             Some(certificate) => Enrolment::Issued(self.certificate(certificate)),
             None => Enrolment::Pending { fingerprint: record.key_fingerprint },
@@ -200,6 +203,7 @@ impl Handle {
         tracing::info!(site = %record.name, key = %record.key_fingerprint, kind, "enrolment");
         self.shared.registry.put(record);
         self.federation_entry(kind, &body).await?;
+        crash::reached(Point::SiteJournalled);
         Ok(outcome)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sheaf_domain::plan::{Init, Plan};
 use sheaf_domain::{ErrorKind, Identity, LineageName, Manifest, Role, RunId, RunStatus};
 use sheaf_engine::{Event, RunState, Start, StartVersion};
+use sheaf_runtime::crash::{self, Point};
 use tokio::sync::oneshot;
 
 use crate::command::Command;
@@ -74,6 +75,7 @@ impl Handle {
             self.release_start(run).await;
         }
         created?;
+        crash::reached(Point::RunCreated);
         if let Some(upload) = &request.upload {
             let hold = upload_hold(upload)?;
             lock(&self.shared.uploads).remove(&hold);
@@ -85,6 +87,7 @@ impl Handle {
 
     async fn start(&self, run: RunId, plan: Plan, request: &CreateRun) -> Result<(), Error> {
         let start = self.start_of(run, &plan, request).await?;
+        crash::reached(Point::RunPrepared);
         let program = Box::new(plan.program()?);
         let event = Event::Created { run, plan: Box::new(plan), program, start };
         let (reply, answer) = oneshot::channel();

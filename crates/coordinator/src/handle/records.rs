@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sheaf_blob::BlobStore;
 use sheaf_domain::{ErrorKind, Identity, JournalEntry, JournalId, Role, RunId, Span};
+use sheaf_runtime::crash::{self, Point};
 use sheaf_store::SignedHead;
 
 use crate::shared::RELEASE_PERMITS;
@@ -123,6 +124,7 @@ impl Handle {
         let nothing_is_freed = self.shared.release_gate.acquire_many(RELEASE_PERMITS).await;
         // The journals first: whatever they refer to is stored by then, and stays while it is copied.
         self.shared.store.backup_to(&dir.join(STATE_FILE)).await?;
+        crash::reached(Point::BackupStateCopied);
         let report = self.copy_objects(dir).await?;
         drop(nothing_is_freed);
         let (files, dir) = (self.shared.settings.backup_files.clone(), dir.to_owned());
@@ -130,10 +132,12 @@ impl Handle {
             for (from, name) in &files {
                 copy_tree(from, &dir.join(name)).map_err(|error| failed("copy into", &dir, &error))?;
             }
+            crash::reached(Point::BackupFilesCopied);
             // Written last: a directory without it is an unfinished backup.
             mark_complete(&dir).map_err(|error| failed("write in", &dir, &error))
         };
         self.shared.compute.run(finish).await??;
+        crash::reached(Point::BackupMarked);
         Ok(report)
     }
 
@@ -157,6 +161,7 @@ impl Handle {
                     writer.write(part).await?;
                 }
                 writer.finish(Some(digest)).await?;
+                crash::reached(Point::BackupObjectCopied);
                 objects += 1;
                 bytes += len;
             }

@@ -2,6 +2,7 @@
 
 use sheaf_domain::{Identity, Refusal, Role, RunId, Submission, SubmitOutcome, TaskId};
 use sheaf_engine::{Event, TaskStanding};
+use sheaf_runtime::crash::{self, Point};
 use sheaf_telemetry::names;
 use tokio::sync::oneshot;
 
@@ -30,7 +31,7 @@ impl Handle {
             let checked = gate::check(&self.shared, assignment, &submission, examples_max).await;
             drop(gate);
             match checked {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => crash::reached(Point::GatePassed),
                 Ok(Err(refusal)) => return self.refuse(who, run, task, refusal).await,
                 // Its bytes may have been freed because it closed while they were read.
                 Err(error) => return self.closed_outcome(who, task).await?.ok_or(error).map(counted),

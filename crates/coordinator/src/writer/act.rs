@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sheaf_blob::Hold;
 use sheaf_domain::{JournalId, RunId};
 use sheaf_engine::{Action, FoldOrder};
+use sheaf_runtime::crash::{self, Point};
 
 use super::Writer;
 use crate::outbox::lock;
@@ -47,6 +48,7 @@ impl Writer {
         let Ok(hold) = hold else { return };
         let shared = Arc::clone(&self.shared);
         let scope = shared.scope.clone();
+        crash::reached(Point::ReleaseBegun);
         scope.spawn(async move { shared.release(&hold).await });
     }
 

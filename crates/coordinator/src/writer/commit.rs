@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sheaf_domain::{EntryDraft, ErrorKind, JournalId, RunId};
 use sheaf_engine::Action;
+use sheaf_runtime::crash::{self, Point};
 use sheaf_store::Append;
 use sheaf_telemetry::names;
 
@@ -48,6 +49,7 @@ impl Writer {
             batch.replies.into_iter().for_each(|reply| reply(Ok(())));
             return;
         }
+        crash::reached(Point::BatchApplied);
         let Err(error) = self.append(&batch.drafts).await else {
             return self.committed(batch);
         };
@@ -70,6 +72,7 @@ impl Writer {
 
     /// The batch is durable: acts and answers.
     fn committed(&mut self, batch: Batch) {
+        crash::reached(Point::BatchDurable);
         self.shared.health.ok("store");
         metrics::counter!(names::ROUNDS_CLOSED_TOTAL).increment(batch.rounds_closed);
         for (journal, drafts) in &batch.drafts {
@@ -81,6 +84,7 @@ impl Writer {
             self.act(run, action);
         }
         batch.replies.into_iter().for_each(|reply| reply(Ok(())));
+        crash::reached(Point::BatchAnswered);
     }
 
     /// Whether a batch is durable although its commit seemed to fail: all of it is, or nothing. Nothing is said when the store

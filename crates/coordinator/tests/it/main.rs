@@ -7,6 +7,7 @@ mod faulty;
 mod gate;
 mod mail;
 mod membership;
+mod power;
 mod records;
 mod restarts;
 mod runs;

@@ -134,6 +134,16 @@ fn the_ca_reads_back_from_its_files_and_is_never_overwritten() {
 }
 
 #[test]
+fn a_ca_whose_saving_was_cut_short_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cut_short, ca) = (authority(), authority());
+    cut_short.save(dir.path()).unwrap();
+    std::fs::remove_file(dir.path().join(CA_KEY_FILE)).unwrap();
+    ca.save(dir.path()).unwrap();
+    assert_eq!(CertificateAuthority::load(dir.path()).unwrap().pin(), ca.pin());
+}
+
+#[test]
 fn a_ca_certificate_of_another_key_is_refused() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     authority().save(one.path()).unwrap();

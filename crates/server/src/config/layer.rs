@@ -14,7 +14,8 @@ use crate::Error;
 
 const ENV_PREFIX: &str = "SHEAF_";
 /// Variables with our prefix that are not settings of the server.
-const ENV_OTHERS: [&str; 4] = ["SHEAF_BIN", "SHEAF_TEST_PYTHON", "SHEAF_OPERATOR", "SHEAF_SERVER"];
+const ENV_OTHERS: [&str; 5] =
+    ["SHEAF_BIN", "SHEAF_TEST_PYTHON", "SHEAF_OPERATOR", "SHEAF_SERVER", sheaf_runtime::crash::VARIABLE];
 const FILE_LEN_MAX: u64 = 1 << 20;
 
 /// Where a value came from.

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sheaf_runtime::TaskScope;
+use sheaf_runtime::crash::{self, Point};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -200,7 +201,9 @@ async fn transact(
         sqlx::query("RELEASE SAVEPOINT step").execute(&mut *connection).await?;
         outcomes.push(outcome);
     }
+    crash::reached(Point::CommitBegun);
     sqlx::query("COMMIT").execute(&mut *connection).await?;
+    crash::reached(Point::Committed);
     Ok(outcomes)
 }
 

@@ -11,6 +11,8 @@ mod record;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sheaf_runtime::crash::{self, Point};
+
 use crate::Error;
 use crate::disk::header::FORMAT_VERSION;
 use crate::files::{Files, RawFile};
@@ -155,7 +157,9 @@ fn prepare(files: &dyn Files, dir: &Path, records: impl Iterator<Item = Record>)
 /// Puts the index that [`prepare`] wrote in its place.
 fn install(files: &dyn Files, dir: &Path) -> Result<(), Error> {
     let (new, path) = (dir.join(INDEX_NEW_NAME), dir.join(INDEX_NAME));
+    crash::reached(Point::IndexPrepared);
     files.rename(&new, &path).map_err(|source| Error::io("rename", &new, source))?;
+    crash::reached(Point::IndexReplaced);
     files.sync_dir(dir).map_err(|source| Error::io("flush", dir, source))
 }
 

@@ -1,25 +1,20 @@
 //! A process that appends is killed at random moments; what it was told is durable must be there.
-//!
-//! The test starts itself again as the process to be killed: with [`STORE`] set it appends until it dies.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use sheaf_domain::rng::SeededRng;
 use sheaf_store::StateStore;
+use sheaf_testkit::victim;
 use tempfile::TempDir;
 
 use super::{append_to, checked_bodies, journal, lease, open, path_in};
 
-/// Names the store to the process that is to be killed.
-const STORE: &str = "SHEAF_STORE_CRASH_TEST";
+const THIS_TEST: &str = "sqlite::crash::what_was_acknowledged_survives_kill_9";
 const KILLS: u64 = 12;
-const ACKNOWLEDGED: &str = "acknowledged ";
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_kill_9() {
-    if let Some(path) = std::env::var_os(STORE) {
+    if let Some(path) = victim::place() {
         return append_until_killed(Path::new(&path)).await;
     }
     let dir = TempDir::new().unwrap();
@@ -27,7 +22,9 @@ async fn what_was_acknowledged_survives_kill_9() {
     let mut moments = SeededRng::new(1, "crash moments");
     let mut acknowledged = 0;
     for kill in 0..KILLS {
-        acknowledged = run_and_kill(&path, moments.below(60)).max(acknowledged);
+        let lines = 1 + usize::try_from(moments.below(60)).unwrap();
+        let said = victim::run_and_kill(THIS_TEST, &path, lines);
+        acknowledged = said.last().unwrap().parse::<u64>().unwrap().max(acknowledged);
         let store = open(&path).await;
         let first = checked_bodies(&store, journal(1)).await;
         let second = checked_bodies(&store, journal(2)).await;
@@ -42,30 +39,6 @@ async fn what_was_acknowledged_survives_kill_9() {
     assert!(acknowledged >= KILLS, "only {acknowledged} appends were acknowledged in {KILLS} lives");
 }
 
-/// Runs the process until it has acknowledged `after` more appends; gives the number of the last one acknowledged.
-fn run_and_kill(path: &Path, after: u64) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "sqlite::crash::what_was_acknowledged_survives_kill_9", "--nocapture"])
-        .env(STORE, path)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut last, mut seen) = (0, 0);
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        let Some(number) = line.unwrap().strip_prefix(ACKNOWLEDGED).map(str::to_owned) else {
-            continue;
-        };
-        last = number.parse().unwrap();
-        seen += 1;
-        if seen == after + 1 {
-            child.kill().unwrap();
-        }
-    }
-    let status = child.wait().unwrap();
-    assert!(seen > after && !status.success(), "the process ended by itself: {status}");
-    last
-}
-
 async fn append_until_killed(path: &Path) {
     let store = open(path).await;
     let (first, second) = (lease(&store, journal(1)).await, lease(&store, journal(2)).await);
@@ -75,8 +48,6 @@ async fn append_until_killed(path: &Path) {
         let batch = vec![append_to(&first, seq, &[&body]), append_to(&second, 2 * seq, &[&body, &body])];
         store.append(batch).await.unwrap();
         seq += 1;
-        // The first line may follow the harness's own text, which has no line end yet.
-        let line = format!("\n{ACKNOWLEDGED}{seq}\n");
-        std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+        victim::say(&seq.to_string());
     }
 }

@@ -5,6 +5,7 @@ mod cancel;
 mod crash;
 mod faults;
 mod format;
+mod power;
 mod sharing;
 mod stored;
 

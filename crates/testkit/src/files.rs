@@ -15,19 +15,26 @@ const SECTOR: usize = 512;
 
 /// What can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Call {
+pub enum Call {
+    /// A write; also the creation of a file.
     Write,
+    /// A flush of a file.
     Sync,
+    /// A flush of a directory.
     SyncDir,
+    /// A preallocation.
     Allocate,
+    /// A change of name, known by the old one.
     Rename,
+    /// A removal.
     Remove,
+    /// A cut.
     Truncate,
 }
 
 /// A machine's files.
 #[derive(Debug, Clone)]
-pub(crate) struct FaultyFiles(Arc<Mutex<World>>);
+pub struct FaultyFiles(Arc<Mutex<World>>);
 
 #[derive(Debug)]
 struct World {
@@ -73,7 +80,7 @@ struct Fault {
 
 impl FaultyFiles {
     /// An empty machine.
-    pub(crate) fn new(seed: u64) -> FaultyFiles {
+    pub fn new(seed: u64) -> FaultyFiles {
         FaultyFiles::over(BTreeMap::new(), Vec::new(), SeededRng::new(seed, "faulty files"))
     }
 
@@ -93,33 +100,39 @@ impl FaultyFiles {
     }
 
     /// Makes one call of this sort on a file whose name begins with `name` fail, after `skip` more succeeded.
-    pub(crate) fn fail(&self, call: Call, name: &'static str, skip: u64, kind: io::ErrorKind) {
+    pub fn fail(&self, call: Call, name: &'static str, skip: u64, kind: io::ErrorKind) {
         self.lock().faults.push(Fault { call, name, skip, kind });
     }
 
     /// Bounds the bytes of all files together.
-    pub(crate) fn limit(&self, capacity: usize) {
+    pub fn limit(&self, capacity: usize) {
         self.lock().capacity = capacity;
     }
 
     /// How many flushes of files there were.
-    pub(crate) fn flushes(&self) -> u64 {
+    pub fn flushes(&self) -> u64 {
         self.lock().flushes
     }
 
     /// How many bytes all files have together.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.lock().bytes()
     }
 
     /// After this many more changing calls nothing reaches the files any more.
-    pub(crate) fn power_off_after(&self, calls: u64) {
+    pub fn power_off_after(&self, calls: u64) {
         let mut world = self.lock();
         world.power_off_at = Some(world.calls + calls);
     }
 
+    /// Whether the power has gone: a call was refused because of it.
+    pub fn is_off(&self) -> bool {
+        let world = self.lock();
+        world.power_off_at.is_some_and(|at| world.calls > at)
+    }
+
     /// The machine after its power came back.
-    pub(crate) fn after_power_loss(&self) -> FaultyFiles {
+    pub fn after_power_loss(&self) -> FaultyFiles {
         let mut world = self.lock();
         let World { durable_names, name_changes, inodes, rng, .. } = &mut *world;
         let mut names = durable_names.clone();
@@ -131,7 +144,7 @@ impl FaultyFiles {
     }
 
     /// The bytes of a file.
-    pub(crate) fn content(&self, path: &Path) -> Option<Vec<u8>> {
+    pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         let world = self.lock();
         world.names.get(path).map(|inode| world.inodes[*inode].current.clone())
     }

@@ -1,4 +1,6 @@
 //! A process of a test: its log, its end, and that it does not outlive the test.
+//!
+//! Nothing waits for a time: a condition is looked at until it holds, within a generous bound.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ const LOOK_FOR: Duration = Duration::from_secs(60);
 const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// Looks at a condition until it yields something or the time is over.
-fn look_for<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn look_for<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let clock = SystemClock::shared();
     let started = clock.monotonic();
     loop {
@@ -31,12 +33,12 @@ fn look_for<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<
 
 /// Looks at a condition until it yields something.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     look_for(LOOK_FOR, look).unwrap_or_else(|| panic!("it did not come about: {what}"))
 }
 
 /// Whether a process is there and not merely waiting to be reaped.
-pub(crate) fn is_alive(pid: u32) -> bool {
+pub fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
         .and_then(|stat| stat.rsplit(')').next().map(|rest| !rest.trim_start().starts_with('Z')))
@@ -44,7 +46,7 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 }
 
 /// The children of a process.
-pub(crate) fn children_of(pid: u32) -> Vec<u32> {
+pub fn children_of(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists
@@ -53,53 +55,61 @@ pub(crate) fn children_of(pid: u32) -> Vec<u32> {
 }
 
 /// Sends a signal to a process; one that has just gone is no fault.
-pub(crate) fn signal(pid: u32, signal: Signal) {
+pub fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).ok();
 }
 
 /// A process that writes what it says to a file.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
     /// Starts a command; standard output and error go to `log`, which begins anew.
-    pub(crate) fn start(mut command: Command, log: &Path) -> Process {
+    pub fn start(mut command: Command, log: &Path) -> Process {
         std::fs::remove_file(log).ok();
         let file = File::options().create(true).append(true).open(log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         Process { child: command.spawn().unwrap(), log: log.to_owned() }
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its id.
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(crate) fn log(&self) -> String {
+    /// All it has said.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         self::signal(self.pid(), signal);
     }
 
+    /// Whether it has ended; it is not reaped by being asked.
+    pub fn has_ended(&self) -> bool {
+        !is_alive(self.pid())
+    }
+
     /// Ends it as a crash does.
-    pub(crate) fn crash(mut self) {
+    pub fn crash(mut self) {
         self.signal(Signal::KILL);
         self.child.wait().unwrap();
     }
 
     /// Asks it to drain and gives its exit code.
     #[track_caller]
-    pub(crate) fn drain(mut self) -> i32 {
+    pub fn drain(mut self) -> i32 {
         self.signal(Signal::TERM);
         self.ended()
     }
 
     /// Its exit code, once it ends by itself; minus the signal's number when one ended it.
     #[track_caller]
-    pub(crate) fn ended(&mut self) -> i32 {
+    pub fn ended(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt as _;
         let status = look_for(LOOK_FOR, || self.child.try_wait().unwrap());
         let status = status.unwrap_or_else(|| panic!("it did not end; its log:\n{}", self.log()));
@@ -108,7 +118,7 @@ impl Process {
 
     /// Waits until its log has a text.
     #[track_caller]
-    pub(crate) fn says(&mut self, text: &str) {
+    pub fn says(&mut self, text: &str) {
         let said = look_for(LOOK_FOR, || {
             // Looked at first: what it said before it ended is in the log then.
             let ended = self.child.try_wait().unwrap().is_some();
