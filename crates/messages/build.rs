@@ -13,6 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         .type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
         .message_attribute(".", "#[serde(default)]")
+        .field_attribute(".sheaf.native.v1.SubmitRequest.num_examples", "#[serde(with = \"crate::number\")]")
+        .field_attribute(".sheaf.native.v1.SubmitRequest.metrics", "#[serde(with = \"crate::number::map\")]")
         .type_attribute(".sheaf.native.v1.ConfigValue.kind", "#[serde(rename_all = \"snake_case\")]")
         .message_attribute(".sheaf.native.v1.ConfigValue", "#[serde(transparent)]")
         .compile_fds(files)?;

@@ -83,6 +83,15 @@ pub struct ExtendBody {
     pub rounds: u32,
 }
 
+/// How a run is removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveBody {
+    /// Whether a run that goes on is stopped first, and one that is set aside goes as it is.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// Entries of a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalBody {

@@ -14,6 +14,6 @@ mod uploads;
 
 pub use body::{
     ApproveBody, BackupBody, CreateRunBody, CreatedRun, ErrorBody, ErrorDetail, ExtendBody, HeadBody,
-    InviteBody, JournalBody, KitBody, ModelBody, PlanBody, PlanSummary, ReasonBody,
+    InviteBody, JournalBody, KitBody, ModelBody, PlanBody, PlanSummary, ReasonBody, RemoveBody,
 };
 pub use routes::{ROUTES, router};

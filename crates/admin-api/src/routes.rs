@@ -16,13 +16,14 @@ use crate::{models, records, runs, sites, uploads};
 const BODY_LEN_MAX: usize = 16 * 1024 * 1024;
 
 /// Every route: method and path, as the OpenAPI document has them.
-pub const ROUTES: [(&str, &str); 19] = [
+pub const ROUTES: [(&str, &str); 20] = [
     ("get", "/admin/v1/runs"),
     ("post", "/admin/v1/runs"),
     ("post", "/admin/v1/plans/check"),
     ("get", "/admin/v1/runs/{run}"),
     ("post", "/admin/v1/runs/{run}/stop"),
     ("post", "/admin/v1/runs/{run}/extend"),
+    ("post", "/admin/v1/runs/{run}/remove"),
     ("post", "/admin/v1/runs/{run}/replay"),
     ("get", "/admin/v1/runs/{run}/models/{which}"),
     ("get", "/admin/v1/runs/{run}/models/{which}/bytes"),
@@ -58,6 +59,7 @@ fn handler(method: &str, path: &str) -> Option<MethodRouter<Handle>> {
         ("get", "/runs/{run}") => get(runs::status),
         ("post", "/runs/{run}/stop") => post(runs::stop),
         ("post", "/runs/{run}/extend") => post(runs::extend),
+        ("post", "/runs/{run}/remove") => post(runs::remove),
         ("post", "/runs/{run}/replay") => post(records::replay),
         ("get", "/runs/{run}/models/{which}") => get(models::facts),
         ("get", "/runs/{run}/models/{which}/bytes") => get(models::bytes),

@@ -1,15 +1,15 @@
-//! Runs: create, list, watch, stop, extend.
+//! Runs: create, list, watch, stop, extend, remove.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use sheaf_coordinator::{CreateRun, Handle};
+use sheaf_coordinator::{CreateRun, Force, Handle, RemovedRun};
 use sheaf_domain::plan::Plan;
 use sheaf_domain::{Role, RunStatus};
 
 use crate::routes::{Caller, JsonBody, Named};
 use crate::status::Failure;
-use crate::{CreateRunBody, CreatedRun, ExtendBody, PlanBody, PlanSummary, ReasonBody};
+use crate::{CreateRunBody, CreatedRun, ExtendBody, PlanBody, PlanSummary, ReasonBody, RemoveBody};
 
 pub(crate) async fn list(
     State(handle): State<Handle>,
@@ -74,4 +74,15 @@ pub(crate) async fn extend(
 ) -> Result<Json<RunStatus>, Failure> {
     let run = handle.find_run(&caller.0, &run).await?;
     Ok(Json(handle.extend(&caller.0, run, body.rounds).await?))
+}
+
+pub(crate) async fn remove(
+    State(handle): State<Handle>,
+    caller: Caller,
+    Named(run): Named<String>,
+    JsonBody(body): JsonBody<RemoveBody>,
+) -> Result<Json<RemovedRun>, Failure> {
+    let run = handle.find_run(&caller.0, &run).await?;
+    let force = if body.force { Force::Yes } else { Force::No };
+    Ok(Json(handle.remove_run(&caller.0, run, force).await?))
 }

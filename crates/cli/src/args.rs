@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, completions, config, demo, invite, join, journal, logs, ls, model, nodes, pki, replay, run,
+    backup, completions, config, demo, invite, join, journal, logs, ls, model, nodes, pki, replay, rm, run,
     serve, status, stop,
 };
 use crate::operator::OperatorArgs;
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Logs(logs::Args),
     /// Stop a run.
     Stop(stop::Args),
+    /// Remove an ended run: its journal and its bytes.
+    Rm(rm::Args),
     /// List the sites, whether they are present and what they work on.
     Nodes(nodes::Args),
     /// Fetch a model.

@@ -176,6 +176,20 @@ fn of_federation(kind: &str, body: &serde_json::Value) -> Option<String> {
             text("peer"),
             text("other_key")
         ),
+        "run_removed" => format!(
+            "run {} ({}) was removed by {}; its {} entries ended with {}",
+            text("run"),
+            text("name"),
+            text("by"),
+            text("entries"),
+            text("head")
+        ),
+        "run_set_aside" => format!(
+            "run {} was set aside: its journal is broken at entry {}: {}",
+            text("run"),
+            text("entry"),
+            text("what")
+        ),
         "plan_refused" => format!("a plan of {} was refused: {}", text("by"), text("what")),
         _ if body["site"].is_string() && body["what"].is_string() => {
             format!("{}: {}", text("site"), text("what"))

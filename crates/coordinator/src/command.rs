@@ -4,7 +4,7 @@ use sheaf_domain::{EntryDraft, RunId, SiteName, Submission, SubmitOutcome};
 use sheaf_engine::Event;
 use tokio::sync::oneshot;
 
-use crate::Error;
+use crate::{Error, RemovedRun};
 
 /// Something the writer is to journal and apply. Answers come after the commit.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) enum Command {
     Create { run: RunId, event: Box<Event>, reply: Reply<()> },
     /// More rounds for a run, and word of who is there.
     Extend { run: RunId, rounds: u32, reply: Reply<()> },
+    /// The end of an ended run: its journal goes, and the federation's says so.
+    Remove { run: RunId, by: SiteName, reply: Reply<RemovedRun> },
     /// A participant came, for every run.
     Present { site: SiteName },
     /// A participant went, for every run.

@@ -1,6 +1,6 @@
 //! What a call on the coordinator can answer instead of a result. Messages are safe to show to the peer.
 
-use sheaf_domain::{ErrorKind, Span};
+use sheaf_domain::{ErrorKind, Span, code};
 
 /// A call that was not done.
 #[derive(Debug, thiserror::Error)]
@@ -77,17 +77,23 @@ impl From<sheaf_store::Error> for Error {
 impl From<sheaf_blob::Error> for Error {
     /// Faults of the disk may pass; they are logged with their cause, and the peer is not told about files of this machine.
     fn from(error: sheaf_blob::Error) -> Error {
-        use sheaf_blob::Error::{Corrupt, DiskFull, Format, Io, Locked, Poisoned};
-        let logged = |kind, message| {
+        use sheaf_blob::Error::{Corrupt, DiskFull, Format, Full, Io, Locked, Poisoned};
+        let logged = |kind, message: String| {
             tracing::warn!(error = &error as &dyn std::error::Error, "the blob store cannot do this");
             Error::new(kind, message)
         };
         match &error {
-            DiskFull { .. } => logged(ErrorKind::Exhausted, "the disk of the blob store is full"),
-            Io { .. } | Poisoned { .. } | Locked { .. } => {
-                logged(ErrorKind::Unavailable, "the disk of the blob store failed")
+            Full { .. } => Error::new(error.kind(), format!("{error} [{}]", code::STORE_FULL)),
+            DiskFull { .. } => {
+                let message = format!("the disk of the blob store is full [{}]", code::DISK_FULL);
+                logged(ErrorKind::Exhausted, message)
             }
-            Corrupt { .. } | Format { .. } => logged(ErrorKind::Internal, "the blob store is damaged"),
+            Io { .. } | Poisoned { .. } | Locked { .. } => {
+                logged(ErrorKind::Unavailable, "the disk of the blob store failed".to_owned())
+            }
+            Corrupt { .. } | Format { .. } => {
+                logged(ErrorKind::Internal, "the blob store is damaged".to_owned())
+            }
             _ => Error::new(error.kind(), error.to_string()),
         }
     }

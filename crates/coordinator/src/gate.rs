@@ -69,10 +69,11 @@ pub(crate) fn expected_manifest(
 
 fn check_numbers(submission: &Submission, examples_max: f64) -> Result<(), Refusal> {
     let examples = submission.num_examples;
-    if !(examples.is_finite() && (1.0..=examples_max).contains(&examples)) {
+    // A weight need not be whole: sites may count shares of examples. NaN is neither above 0 nor at most anything.
+    if !(examples > 0.0 && examples <= examples_max) {
         return Err(Refusal::Weight {
             value: examples.to_string(),
-            min: "1".to_owned(),
+            min: "0".to_owned(),
             max: examples_max.to_string(),
         });
     }

@@ -104,4 +104,5 @@ fn set_gauges(shared: &Shared) {
         let count = phases.iter().filter(|other| **other == phase).count();
         metrics::gauge!(names::RUNS, "phase" => phase).set(count as f64);
     }
+    metrics::gauge!(names::RUNS, "phase" => "broken").set(shared.quarantine.all().len() as f64);
 }

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     ForeignTask,
     /// A token that came too late or with another key.
     TokenRefused,
+    /// A message that is none of the protocol's and names no task of the sender's.
+    MessageRefused,
     /// A plan that cannot be run.
     PlanRefused,
     /// What the run's own journal has: refused and failed attempts, a participant lost.
@@ -41,6 +43,7 @@ impl Kind {
             Kind::UploadRefused => Some("upload_refused"),
             Kind::ForeignTask => Some("foreign_task_refused"),
             Kind::TokenRefused => Some("token_refused"),
+            Kind::MessageRefused => Some("message_refused"),
             Kind::PlanRefused => Some("plan_refused"),
             Kind::InRun => None,
         }

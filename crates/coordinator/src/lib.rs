@@ -17,6 +17,7 @@ mod models;
 mod outbox;
 mod pieces;
 mod presence;
+mod quarantine;
 mod recover;
 mod registry;
 mod replay;
@@ -29,7 +30,7 @@ mod writer;
 pub use error::Error;
 pub use handle::{
     BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery, Enrolment,
-    Handle, InviteRequest, ModelRef, STATE_FILE, SiteOverview, Upload, Which, WorkOrder,
+    Force, Handle, InviteRequest, ModelRef, RemovedRun, STATE_FILE, SiteOverview, Upload, Which, WorkOrder,
 };
 pub use outbox::Withdrawn;
 pub use registry::SiteKeyFacts;

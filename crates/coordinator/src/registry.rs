@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use sheaf_domain::{Digest, Identity, Role, SiteName, Timestamp};
+use sheaf_domain::{Digest, Identity, Role, SiteName, Timestamp, code};
 use sheaf_store::{SiteRecord, SiteState, StateStore};
 use tokio::sync::watch;
 
@@ -116,7 +116,8 @@ impl Registry {
             None => Err(Error::denied(format!("site {} is not enrolled", who.name))),
             Some(site) => match &site.state {
                 SiteState::Revoked { reason, .. } => {
-                    Err(Error::denied(format!("site {} was revoked: {reason}", who.name)))
+                    let (site, code) = (&who.name, code::SITE_REVOKED);
+                    Err(Error::denied(format!("site {site} was revoked: {reason} [{code}]")))
                 }
                 SiteState::PendingApproval => {
                     Err(Error::denied(format!("site {} waits for an operator's approval", who.name)))

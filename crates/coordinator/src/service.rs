@@ -82,6 +82,7 @@ impl Coordinator {
             scope: scope.clone(),
             commands,
             runs: RwLock::new(HashMap::new()),
+            quarantine: crate::quarantine::Quarantine::default(),
             outboxes: crate::outbox::Outboxes::default(),
             tasks: crate::tasks::Tasks::default(),
             presence: crate::presence::Presence::default(),
@@ -97,6 +98,12 @@ impl Coordinator {
         for state in recovered.runs {
             shared.put_run(RunSlot::new(state));
         }
+        for (run, unreadable) in recovered.broken {
+            if let recover::Unreadable::Broken(broken, before) = unreadable {
+                shared.set_aside(run, broken, before.as_deref());
+            }
+        }
+        shared.report_set_aside();
         // Before anything is written: what a fold writes is referred to by nothing yet.
         recover::sweep(&shared).await?;
         crash::reached(Point::Recovered);

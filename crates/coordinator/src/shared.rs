@@ -19,6 +19,7 @@ use crate::command::Command;
 use crate::incidents::{Incidents, Kind};
 use crate::outbox::{Outbox, Outboxes, lock};
 use crate::presence::Presence;
+use crate::quarantine::{Broken, Quarantine};
 use crate::registry::Registry;
 use crate::tasks::Tasks;
 use crate::{Error, Settings};
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) scope: TaskScope,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) runs: RwLock<HashMap<RunId, Arc<RunSlot>>>,
+    /// Runs whose journals are broken.
+    pub(crate) quarantine: Quarantine,
     pub(crate) outboxes: Outboxes,
     pub(crate) tasks: Tasks,
     pub(crate) presence: Presence,
@@ -116,7 +119,35 @@ impl Shared {
     /// A run.
     pub(crate) fn run(&self, run: RunId) -> Result<Arc<RunSlot>, Error> {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
-        runs.get(&run).cloned().ok_or_else(|| Error::not_found(format!("no run {run}")))
+        let found = runs.get(&run).cloned();
+        found.ok_or_else(|| {
+            let set_aside = self.quarantine.refusal(run);
+            set_aside.unwrap_or_else(|| Error::not_found(format!("no run {run}")))
+        })
+    }
+
+    /// Whether there is such a run, whole or broken.
+    pub(crate) fn knows(&self, run: RunId) -> bool {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        runs.contains_key(&run) || self.quarantine.refusal(run).is_some()
+    }
+
+    /// Sets a run aside whose journal is broken, and says so wherever people look.
+    pub(crate) fn set_aside(&self, run: RunId, broken: Broken, before: Option<&RunState>) {
+        tracing::error!(%run, entry = broken.seq, reason = broken.reason, "the run is set aside: its journal is broken");
+        let body = serde_json::json!({ "run": run, "entry": broken.seq, "what": broken.reason });
+        self.quarantine.put(run, broken, before);
+        self.remove_run(run);
+        self.report_set_aside();
+        self.note_in_journal("run_set_aside", &body);
+    }
+
+    /// Tells `/health` which runs are set aside.
+    pub(crate) fn report_set_aside(&self) {
+        match self.quarantine.summary() {
+            Some(summary) => self.health.degraded("runs", summary),
+            None => self.health.ok("runs"),
+        }
     }
 
     /// Reads something off a run.
@@ -159,6 +190,15 @@ impl Shared {
         drop(permit);
     }
 
+    /// Frees every version of a run.
+    pub(crate) async fn release_versions(&self, run: RunId) {
+        let Ok(holds) = self.blob.holds().await else { return };
+        let of_run = versions_prefix(run);
+        for hold in holds.iter().filter(|hold| hold.as_str().starts_with(&of_run)) {
+            self.release(hold).await;
+        }
+    }
+
     /// Notes what went wrong with a site that is known here, where people will see it.
     pub(crate) fn incident(&self, site: &SiteName, kind: Kind, run: Option<RunId>, text: &str) {
         let journal = self.incidents.note(site, kind, run, text, self.clock.monotonic());
@@ -186,6 +226,11 @@ pub(crate) fn task_hold(task: TaskId) -> Result<Hold, Error> {
 /// The hold on the bytes of a version.
 pub(crate) fn version_hold(run: RunId, lineage: &LineageName, version: u32) -> Result<Hold, Error> {
     hold(format!("run/{run}/{lineage}/{version}"))
+}
+
+/// What the holds on a run's versions begin with.
+pub(crate) fn versions_prefix(run: RunId) -> String {
+    format!("run/{run}/")
 }
 
 /// The hold on what an operator uploads before the run it is for exists.

@@ -31,6 +31,7 @@ mod act;
 mod comings;
 mod commit;
 mod rebuild;
+mod remove;
 
 /// How many commands one commit takes in at most.
 const BATCH_MAX: usize = 256;
@@ -159,6 +160,14 @@ impl Writer {
             Command::Extend { run, rounds, reply } => {
                 let outcome = self.extend(run, rounds, batch);
                 batch.reply(Some(reply), outcome);
+            }
+            Command::Remove { run, by, reply } => {
+                // A removal is a commit of its own, after everything before it.
+                let before = std::mem::take(batch);
+                self.commit(before).await;
+                let removed = self.remove(run, &by).await;
+                // The asker may have gone away; what it asked for stays done.
+                let _ = reply.send(removed);
             }
             Command::Present { site } => self.came(&site, batch),
             Command::Gone { site, reason } => self.went(&site, &reason, batch),

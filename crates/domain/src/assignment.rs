@@ -164,11 +164,11 @@ pub enum Refusal {
         index: u64,
     },
     /// A weight that is not a positive, finite, believable number.
-    #[error("num_examples of {value} is not a number from {min} to {max}")]
+    #[error("num_examples of {value} is not above {min} and at most {max}")]
     Weight {
         /// What was given, as text.
         value: String,
-        /// The least accepted.
+        /// What it must be above.
         min: String,
         /// The most accepted.
         max: String,
@@ -186,6 +186,12 @@ pub enum Refusal {
     Bytes {
         /// The slot.
         slot: SlotName,
+        /// What is wrong.
+        message: String,
+    },
+    /// The message itself breaks a rule of its protocol: a field missing, over its bound, or of an unknown word.
+    #[error("malformed submission: {message}")]
+    Malformed {
         /// What is wrong.
         message: String,
     },

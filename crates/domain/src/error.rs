@@ -1,5 +1,7 @@
 //! The error vocabulary every library of the project shares.
 
+use crate::code;
+
 /// What sort of failure an error is. Callers branch on this, never on text.
 ///
 /// # Examples
@@ -100,7 +102,7 @@ pub enum Error {
     #[error("bad manifest: {0}")]
     BadManifest(String),
     /// A plan that is refused, with the line of the file it stands on where one is known.
-    #[error("{}{message}", line.map(|line| format!("line {line}: ")).unwrap_or_default())]
+    #[error("{}{message} [{}]", line.map(|line| format!("line {line}: ")).unwrap_or_default(), code::PLAN_REFUSED)]
     BadPlan {
         /// Line in the plan file, from 1.
         line: Option<usize>,

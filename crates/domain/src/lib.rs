@@ -4,6 +4,7 @@
 //! file may bring into being is checked on construction, so that a value of these types can be believed.
 
 mod assignment;
+pub mod code;
 mod config;
 mod digest;
 mod error;

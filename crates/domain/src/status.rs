@@ -26,10 +26,15 @@ pub enum RunPhase {
         /// Why, for people.
         reason: String,
     },
+    /// Its journal cannot be followed: it is set aside until that is repaired.
+    Broken {
+        /// At which entry and why, for people.
+        reason: String,
+    },
 }
 
 impl RunPhase {
-    /// Whether the run has ended.
+    /// Whether the run has ended, or is set aside: nothing happens in it any more.
     pub fn is_over(&self) -> bool {
         !matches!(self, RunPhase::Running)
     }
@@ -40,15 +45,17 @@ impl RunPhase {
             RunPhase::Finished { .. } => "finished",
             RunPhase::Stopped { .. } => "stopped",
             RunPhase::Failed { .. } => "failed",
+            RunPhase::Broken { .. } => "broken",
         }
     }
     /// Why it ended, if it has.
     pub fn reason(&self) -> Option<&str> {
         match self {
             RunPhase::Running => None,
-            RunPhase::Finished { reason } | RunPhase::Stopped { reason } | RunPhase::Failed { reason } => {
-                Some(reason)
-            }
+            RunPhase::Finished { reason }
+            | RunPhase::Stopped { reason }
+            | RunPhase::Failed { reason }
+            | RunPhase::Broken { reason } => Some(reason),
         }
     }
 }

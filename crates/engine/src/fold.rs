@@ -1,6 +1,7 @@
 //! What becomes of a closed stage: new versions, and which bytes are still needed afterwards.
 //!
-//! A version stays while it is to be kept, while an open assignment hands it out, and while a fold stands on it.
+//! A version stays while it is to be kept, while an open assignment hands it out, and while a fold stands on it, now or when the
+//! run is replayed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -100,11 +101,16 @@ impl RunState {
         }
     }
 
-    /// The best model, and every version that an open stage hands out, compares with, or folds onto.
+    /// The best model, what a replay starts from, and every version that an open stage hands out, compares with, or folds onto.
     fn needed_versions(&self) -> BTreeSet<(LineageName, u32)> {
         let mut needed = BTreeSet::new();
         if let Some((best, _)) = self.best {
             needed.insert((LineageName::global(), best));
+        }
+        // Where every update is kept, each model can be made again from the one before; the first were given, unless a stage
+        // of ours made them.
+        if self.plan.keep_updates == Keep::Run && !self.kept.contains_key(&0) {
+            needed.extend(self.versions.keys().map(|lineage| (lineage.clone(), 0)));
         }
         for stage in self.stages.iter().filter(|stage| stage.state != StageState::Closed) {
             let inputs = stage.inputs.iter().map(|input| &input.version);

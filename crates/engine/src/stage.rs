@@ -116,18 +116,18 @@ impl StageRun {
         matches!(self.spec.selector, Selector::Sample { .. } | Selector::One)
     }
 
-    /// How many submissions close the stage before its deadline.
+    /// How many submissions close the stage before its deadline: the share asked for, and never fewer than `min`.
     pub(crate) fn needed(&self) -> u32 {
         match &self.spec.close {
-            CloseRule::Quorum { share, .. } => share_of(*share, self.cohort()),
+            CloseRule::Quorum { share, .. } => share_of(*share, self.cohort()).max(self.needed_late()),
             _ => self.cohort().max(1),
         }
     }
 
-    /// How many submissions close the stage once its deadline has passed.
+    /// How many submissions close the stage once its deadline has passed: `min`, or all of a smaller cohort.
     pub(crate) fn needed_late(&self) -> u32 {
         match &self.spec.close {
-            CloseRule::Quorum { min, .. } => (*min).clamp(1, self.needed()),
+            CloseRule::Quorum { min, .. } => (*min).min(self.cohort()).max(1),
             _ => self.needed(),
         }
     }

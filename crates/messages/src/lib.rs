@@ -8,6 +8,7 @@ pub mod bounds;
 mod config;
 mod error;
 mod manifest;
+mod number;
 mod order;
 mod submit;
 mod text;

@@ -90,8 +90,9 @@ fn refusal_to_wire(refusal: &Refusal) -> v1::Refusal {
             v1::Refusal { name: name.clone(), message: message.clone(), ..of("metric") }
         }
         Refusal::Bytes { slot, message } => v1::Refusal { message: message.clone(), ..at("bytes", slot) },
+        Refusal::Malformed { message } => v1::Refusal { message: message.clone(), ..of("malformed") },
         // A refusal newer than this protocol is told in words.
-        other => v1::Refusal { message: other.to_string(), ..of("slots") },
+        other => v1::Refusal { message: other.to_string(), ..of("malformed") },
     }
 }
 
@@ -104,9 +105,12 @@ fn refusal_from_wire(refusal: v1::Refusal) -> Result<Refusal, Error> {
         "weight" => Ok(Refusal::Weight { value, min, max }),
         "metric" => Ok(Refusal::Metric { name, message }),
         "bytes" => Ok(Refusal::Bytes { slot: slot(&refusal.slot)?, message }),
-        other => Err(Error::unknown("refusal", other, "slots, schema, not_finite, weight, metric, bytes")),
+        "malformed" => Ok(Refusal::Malformed { message }),
+        other => Err(Error::unknown("refusal", other, REFUSALS)),
     }
 }
+
+const REFUSALS: &str = "slots, schema, not_finite, weight, metric, bytes, malformed";
 
 #[cfg(test)]
 mod tests {
@@ -134,6 +138,24 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_json_has_none_for_have_names() {
+        let mut wire = submission_to_wire(&submission());
+        wire.num_examples = f64::NAN;
+        wire.metrics.insert("loss".to_owned(), f64::NEG_INFINITY);
+        let json = serde_json::to_string(&wire).unwrap();
+        assert!(json.contains(r#""num_examples":"NaN""#) && json.contains(r#""loss":"-Infinity""#), "{json}");
+        let back: v1::SubmitRequest = serde_json::from_str(&json).unwrap();
+        assert!(back.num_examples.is_nan() && back.metrics["loss"] == f64::NEG_INFINITY);
+        let whole: v1::SubmitRequest =
+            serde_json::from_str(r#"{"num_examples": -3, "metrics": {"a": 18446744073709551615}}"#).unwrap();
+        assert_eq!((whole.num_examples, whole.metrics["a"]), (-3.0, 18_446_744_073_709_551_615.0));
+        for wrong in [r#"{"num_examples": "1"}"#, r#"{"metrics": {"a": null}}"#, r#"{"num_examples": []}"#] {
+            let error = serde_json::from_str::<v1::SubmitRequest>(wrong).unwrap_err();
+            assert!(error.to_string().contains("a number"), "{error}");
+        }
+    }
+
+    #[test]
     fn bounds_are_checked() {
         let mut many = submission_to_wire(&submission());
         many.slots = vec![many.slots[0].clone(); SLOTS_MAX + 1];
@@ -157,6 +179,7 @@ mod tests {
             Refusal::Weight { value: text(), min: text(), max: text() },
             Refusal::Metric { name: text(), message: text() },
             Refusal::Bytes { slot: model(), message: text() },
+            Refusal::Malformed { message: text() },
         ];
         let mut outcomes = vec![
             SubmitOutcome::Accepted,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use sheaf_domain::ErrorKind;
+use sheaf_domain::{ErrorKind, code};
 
 /// A server that did not start.
 #[derive(Debug, thiserror::Error)]
@@ -18,13 +18,13 @@ pub enum Error {
         message: String,
     },
     /// Another server has the data directory.
-    #[error("{} is in use by another sheaf server; stop it, or give this one a directory of its own with --data-dir", path.display())]
+    #[error("{} is in use by another sheaf server; stop it, or give this one a directory of its own with --data-dir [{}]", path.display(), code::DATA_DIR_LOCKED)]
     Locked {
         /// The directory.
         path: PathBuf,
     },
     /// The data directory has another format.
-    #[error("{} has the data format {found:?}, this sheaf knows {supported:?}; use the sheaf that wrote it, or another directory", path.display())]
+    #[error("{} has the data format {found:?}, this sheaf knows {supported:?}; use the sheaf that wrote it, or another directory [{}]", path.display(), code::FOREIGN_FORMAT)]
     Format {
         /// The directory.
         path: PathBuf,
@@ -34,7 +34,7 @@ pub enum Error {
         supported: String,
     },
     /// The data directory was in use and has lost a part.
-    #[error("{} was in use, but {} is gone; bring it back, or `sheaf restore` a backup into another directory", path.display(), missing.display())]
+    #[error("{} was in use, but {} is gone; bring it back, or `sheaf restore` a backup into another directory [{}]", path.display(), missing.display(), code::DATA_DIR_INCOMPLETE)]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -42,7 +42,10 @@ pub enum Error {
         missing: PathBuf,
     },
     /// The port is taken.
-    #[error("{addr} is in use; stop what listens there or choose another address with --listen")]
+    #[error(
+        "{addr} is in use; stop what listens there or choose another address with --listen [{}]",
+        code::PORT_IN_USE
+    )]
     PortInUse {
         /// The address.
         addr: SocketAddr,

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sheaf_domain::{ErrorKind, JournalId, Principal, Timestamp};
+use sheaf_domain::{ErrorKind, JournalId, Principal, Timestamp, code};
 
 /// A request a store could not carry out; nothing of it was applied.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub enum Error {
     #[error("{0}")]
     InvalidArgument(String),
     /// The disk or the store's own limit is used up.
-    #[error("the state store is full: free space on its disk or raise its limit")]
+    #[error("the state store is full: free space on its disk or raise its limit [{}]", code::DISK_FULL)]
     Full(#[source] Arc<sqlx::Error>),
     /// The database did not do what it was asked.
     #[error("the state store failed")]
@@ -67,7 +67,7 @@ pub enum Error {
     #[error("the state store is closed")]
     Closed,
     /// The file is something else than a state store of ours.
-    #[error("{} is not a sheaf state store: {found}; name another data directory", path.display())]
+    #[error("{} is not a sheaf state store: {found}; name another data directory [{}]", path.display(), code::FOREIGN_FORMAT)]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -77,8 +77,9 @@ pub enum Error {
     /// The file's format is newer than this binary.
     #[error(
         "{} was written by a newer sheaf (format {found}, this binary knows up to {supported}): \
-         run `sheaf serve` of that release, or `sheaf restore` a backup of format {supported}",
-        path.display()
+         run `sheaf serve` of that release, or `sheaf restore` a backup of format {supported} [{}]",
+        path.display(),
+        code::FOREIGN_FORMAT
     )]
     Newer {
         /// The file.

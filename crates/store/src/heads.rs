@@ -46,6 +46,14 @@ impl Heads {
         }
     }
 
+    /// Ends the channel of a journal that is no more.
+    pub(crate) fn remove(&self, journal: JournalId) {
+        let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channels) = channels.as_mut() {
+            channels.remove(&journal);
+        }
+    }
+
     /// Ends every channel: listeners learn that nothing more will come.
     pub(crate) fn close(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -93,6 +93,16 @@ pub(crate) fn check_batch(batch: &[Append]) -> Result<(), Error> {
     check_len("batch", bytes, BATCH_BYTES_MAX)
 }
 
+/// Checks what can be checked of a removal without the store.
+pub(crate) fn check_removal(journal: JournalId, note: &Append) -> Result<(), Error> {
+    if note.journal == journal {
+        return Err(Error::InvalidArgument(format!(
+            "the removal of journal {journal} cannot be noted in it itself"
+        )));
+    }
+    check_batch(std::slice::from_ref(note))
+}
+
 /// Places `append` behind `head`, the journal's last number and hash, if that is where the caller believes it to be.
 pub(crate) fn chain(append: &Append, head: (u64, Digest)) -> Result<Appended, Error> {
     let (mut seq, mut hash) = head;

@@ -65,6 +65,20 @@ pub trait StateStore: Send + Sync + std::fmt::Debug + 'static {
     /// [`Error::InvalidArgument`] when a journal occurs twice, or an entry or the batch is too large.
     async fn append(&self, batch: Vec<Append>) -> Result<Vec<Appended>, Error>;
 
+    /// Removes a journal for good, with its lease and its signed head, and appends `note` to another: both or neither, in one
+    /// durable transaction. A journal of that id may be begun anew.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a journal that is not there. [`Error::Fenced`] when `lease_epoch` is not the newest lease of the
+    /// journal or `note`'s is not that of its own; [`Error::WrongSeq`] when `note`'s journal stands elsewhere.
+    /// [`Error::InvalidArgument`] when `note` is for the journal itself, or too large.
+    async fn remove_journal(
+        &self,
+        journal: JournalId,
+        lease_epoch: u64,
+        note: Append,
+    ) -> Result<Appended, Error>;
+
     /// The entries after number `after_seq`, oldest first, at most `limit`.
     ///
     /// A page ends early at [`crate::ENTRIES_LIMIT_MAX`] entries or [`crate::PAGE_BYTES_MAX`] body bytes; it is empty only

@@ -1,6 +1,6 @@
 //! What a request can be answered instead of a result, before it is put into the words of a transport.
 
-use sheaf_domain::{ErrorKind, Span, Timestamp};
+use sheaf_domain::{ErrorKind, Span, Timestamp, code};
 use sheaf_pki::SignatureError;
 
 /// A request that was not done.
@@ -25,7 +25,7 @@ pub enum Error {
         server_time: Option<Timestamp>,
     },
     /// The caller's site was revoked while the request was held.
-    #[error("the site was revoked")]
+    #[error("the site was revoked [{}]", code::SITE_REVOKED)]
     Revoked,
     /// A body that is not the JSON of the message expected.
     #[error("the body is not the message expected: {0}")]

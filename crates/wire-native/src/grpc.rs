@@ -14,21 +14,21 @@ use http_body_util::BodyExt as _;
 use sheaf_domain::{ByteSpan, Identity, Timestamp};
 use sheaf_messages::v1::participant_server::{Participant, ParticipantServer};
 use sheaf_messages::{self as messages, bounds, v1};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tower::{Service, ServiceExt as _};
 
 use crate::peer::{Ended, PeerAddr, PeerIdentity};
-use crate::status::to_status;
+use crate::status::{ERROR_KIND, to_status};
 use crate::{Error, Handlers};
 
 type Reply<T> = Result<tonic::Response<T>, Status>;
 
 /// The service as a router, to be merged with others on one port.
 pub(crate) fn router(handlers: Handlers) -> axum::Router {
-    let service = ParticipantServer::new(Calls { handlers })
+    let service = ParticipantServer::new(Calls { handlers: handlers.clone() })
         .max_decoding_message_size(bounds::LIST_BODY_LEN_MAX)
         .max_encoding_message_size(bounds::LIST_BODY_LEN_MAX);
-    axum::Router::new().route_service(PATH, Guard { service })
+    axum::Router::new().route_service(PATH, Guard { service, handlers })
 }
 
 const PATH: &str = "/sheaf.native.v1.Participant/{method}";
@@ -148,10 +148,12 @@ fn reply<T>(result: Result<T, Error>) -> Reply<T> {
     result.map(tonic::Response::new).map_err(|error| to_status(&error))
 }
 
-/// Stands before the service: no body of an unknown caller is read, but for `Enrol`, whose body is bounded.
+/// Stands before the service: no body of an unknown caller is read, but for `Enrol`, whose body is bounded. A message that the
+/// service could not read is noted with its sender's name.
 #[derive(Clone)]
 struct Guard {
     service: ParticipantServer<Calls>,
+    handlers: Handlers,
 }
 
 impl Service<http::Request<Body>> for Guard {
@@ -164,23 +166,35 @@ impl Service<http::Request<Body>> for Guard {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let service = self.service.clone();
+        let Guard { service, handlers } = self.clone();
         Box::pin(async move {
+            let sender = sender(&request);
             let request = if request.uri().path() == ENROL_PATH {
                 request.map(|body| Body::new(http_body_util::Limited::new(body, bounds::ENROL_BODY_LEN_MAX)))
-            } else if let Err(error) = known(&request) {
-                return Ok(to_status(&error).into_http());
+            } else if let Err(error) = &sender {
+                return Ok(to_status(error).into_http());
             } else {
                 request
             };
             let response = service.oneshot(request).await?;
+            if let (Ok(sender), Some(unread)) = (sender, unread(response.headers())) {
+                handlers.handle().note_malformed(&sender, &unread);
+            }
             Ok(response.map(|body| Body::new(body.map_err(axum::Error::new))))
         })
     }
 }
 
-/// Whether a request comes from somebody; what that somebody may do is checked by the call.
-fn known(request: &http::Request<Body>) -> Result<(), Error> {
+/// Whom a request comes from; what that somebody may do is checked by the call.
+fn sender(request: &http::Request<Body>) -> Result<Identity, Error> {
     let peer = request.extensions().get::<PeerIdentity>();
-    PeerIdentity::caller(peer, Timestamp::default(), Ended::Allowed).map(|_| ())
+    PeerIdentity::caller(peer, Timestamp::default(), Ended::Allowed)
+}
+
+/// What was wrong with a message that no call of ours has seen: such an answer does not carry our kind of error.
+fn unread(headers: &http::HeaderMap) -> Option<String> {
+    let status = Status::from_header_map(headers)?;
+    let of_the_message = matches!(status.code(), Code::Internal | Code::InvalidArgument | Code::OutOfRange);
+    let ours = status.metadata().contains_key(ERROR_KIND);
+    (of_the_message && !ours).then(|| status.message().to_owned())
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sheaf_coordinator::{Beat, Certificate, Delivery, Enrolment, Handle, Upload, WorkOrder};
-use sheaf_domain::{ByteSpan, Digest, Identity, Manifest, SlotName, Span, TaskId, VersionRef};
+use sheaf_domain::{ByteSpan, Digest, ErrorKind, Identity, Manifest, SlotName, Span, TaskId, VersionRef};
 use sheaf_messages::{self as messages, Filled, Order, Wanted, Withdrawal, bounds, v1};
 use sheaf_pki::Secret;
 use sheaf_runtime::Clock;
@@ -145,8 +145,34 @@ impl Handlers {
         who: &Identity,
         request: v1::SubmitRequest,
     ) -> Result<v1::SubmitReply, Error> {
-        let submission = messages::submission_from_wire(request)?;
-        Ok(messages::outcome_to_wire(&self.handle.submit(who, submission).await?))
+        let task = request.task.clone();
+        match messages::submission_from_wire(request) {
+            Ok(submission) => Ok(messages::outcome_to_wire(&self.handle.submit(who, submission).await?)),
+            Err(error) => self.refuse(who, &task, error.into()).await,
+        }
+    }
+
+    /// Answers a submission that breaks the protocol: it ends the attempt it names, if that is one of the caller's; if not, it
+    /// is noted with the caller's name.
+    pub(crate) async fn refuse(
+        &self,
+        who: &Identity,
+        task: &str,
+        error: Error,
+    ) -> Result<v1::SubmitReply, Error> {
+        let message = error.to_string();
+        let refused = match messages::task(task) {
+            Ok(task) => self.handle.refuse_malformed(who, task, &message).await,
+            Err(_) => Err(sheaf_coordinator::Error::new(ErrorKind::NotFound, "no such task")),
+        };
+        match refused {
+            Ok(outcome) => Ok(messages::outcome_to_wire(&outcome)),
+            Err(unknown) if unknown.kind() == ErrorKind::NotFound => {
+                self.handle.note_malformed(who, &message);
+                Err(error)
+            }
+            Err(other) => Err(other.into()),
+        }
     }
 
     pub(crate) async fn fail(
@@ -221,6 +247,6 @@ fn order_of(order: WorkOrder) -> Result<Order, Error> {
 fn find<'a, T>(slots: &'a [(SlotName, T)], slot: &SlotName) -> Result<&'a (SlotName, T), Error> {
     slots.iter().find(|(name, _)| name == slot).ok_or_else(|| {
         let message = format!("slot {slot} of the assignment has no manifest");
-        sheaf_coordinator::Error::new(sheaf_domain::ErrorKind::Internal, message).into()
+        sheaf_coordinator::Error::new(ErrorKind::Internal, message).into()
     })
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use sheaf_domain::{Identity, Timestamp};
+use sheaf_domain::{Identity, Timestamp, code};
 use sheaf_pki::Peer;
 
 use crate::Error;
@@ -47,7 +47,10 @@ impl PeerIdentity {
 /// Refuses a credential that ended.
 pub(crate) fn check_end(not_after: Timestamp, now: Timestamp, ended: Ended) -> Result<(), Error> {
     if now > not_after && ended == Ended::Refused {
-        return Err(Error::Unauthenticated("the certificate has ended: renew it".to_owned()));
+        return Err(Error::Unauthenticated(format!(
+            "the certificate has ended: renew it [{}]",
+            code::CERTIFICATE_ENDED
+        )));
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sheaf_admin_api::{
     ApproveBody, BackupBody, CreateRunBody, CreatedRun, ErrorBody, ErrorDetail, ExtendBody, HeadBody,
-    InviteBody, JournalBody, KitBody, ModelBody, PlanBody, PlanSummary, ROUTES, ReasonBody,
+    InviteBody, JournalBody, KitBody, ModelBody, PlanBody, PlanSummary, ROUTES, ReasonBody, RemoveBody,
 };
-use sheaf_coordinator::{BackupReport, ReplayReport, ReplayRound, ReplayVerdict, SiteOverview};
+use sheaf_coordinator::{BackupReport, RemovedRun, ReplayReport, ReplayRound, ReplayVerdict, SiteOverview};
 use sheaf_domain::{
     Digest, Identity, JournalEntry, LineageName, Manifest, Metrics, Missing, Role, RoundRecord, RunId,
     RunPhase, RunStatus, SiteName, SiteStatus, Span, StageName, Timestamp, VersionRef, Wait,
@@ -70,6 +70,15 @@ fn name(text: &str) -> SiteName {
 fn manifest() -> Manifest {
     let spec = TensorSpec::new("w", Dtype::F32, [3]).unwrap();
     Manifest::over_pieces(vec![spec], 12, &[Digest::of(b"piece")]).unwrap()
+}
+
+fn removed() -> RemovedRun {
+    RemovedRun {
+        run: RunId::new(1).unwrap(),
+        name: "digits".to_owned(),
+        entries: 3,
+        head: Digest::of(b"head"),
+    }
 }
 
 fn status() -> RunStatus {
@@ -157,6 +166,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("CreatedRun", value(CreatedRun { run })),
         ("Reason", value(ReasonBody::default())),
         ("Extend", value(ExtendBody { rounds: 1 })),
+        ("Remove", value(RemoveBody { force: true })),
+        ("RemovedRun", value(removed())),
         ("PlacedTensor", manifest["tensors"][0].clone()),
         ("Segment", manifest["tensors"][0]["segments"][0].clone()),
         ("Manifest", manifest),

@@ -127,7 +127,7 @@ fn body_for(path: &str) -> Option<Value> {
     match path.rsplit('/').next().unwrap() {
         "runs" => Some(json!({ "plan": PLAN })),
         "check" => Some(json!({ "plan": PLAN })),
-        "stop" | "revoke" => Some(json!({})),
+        "stop" | "revoke" | "remove" => Some(json!({})),
         "extend" => Some(json!({ "rounds": 1 })),
         "invites" => Some(json!({ "site": "ward", "ttl": "1h" })),
         "approve" => Some(json!({ "fingerprint": Digest::of(b"x") })),

@@ -13,6 +13,7 @@ pub(crate) mod model;
 pub(crate) mod nodes;
 pub(crate) mod pki;
 pub(crate) mod replay;
+pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod status;
@@ -54,6 +55,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Status(args) => block_on(status::status(args, &context)),
         Command::Logs(args) => block_on(logs::logs(args, &context)),
         Command::Stop(args) => block_on(stop::stop(args, &context)),
+        Command::Rm(args) => block_on(rm::rm(args, &context)),
         Command::Nodes(args) => block_on(nodes::nodes(args, &context)),
         Command::Model(args) => block_on(model::model(args, &context)),
         Command::Replay(args) => block_on(replay::replay(args, &context)),

@@ -144,7 +144,7 @@ fn ended(context: &Context, status: &RunStatus) -> anyhow::Result<()> {
         ));
     }
     match &status.phase {
-        sheaf_domain::RunPhase::Failed { reason } => {
+        sheaf_domain::RunPhase::Failed { reason } | sheaf_domain::RunPhase::Broken { reason } => {
             Err(Failure::new(ErrorKind::Internal, reason.clone()).into())
         }
         _ => Ok(()),

@@ -1,6 +1,6 @@
 //! `sheaf status [RUN]`: what a run is doing, the reason for every wait, the last error of every site.
 
-use sheaf_domain::{RoundRecord, RunStatus, Wait};
+use sheaf_domain::{RoundRecord, RunPhase, RunStatus, Wait};
 
 use super::Context;
 use crate::output;
@@ -17,7 +17,7 @@ pub(crate) async fn status(args: Args, context: &Context) -> anyhow::Result<()> 
         Some(run) => vec![operator.get(&format!("/runs/{run}")).await?],
         None => {
             let mut runs: Vec<RunStatus> = operator.get("/runs").await?;
-            runs.retain(|run| !run.phase.is_over());
+            runs.retain(|run| !run.phase.is_over() || matches!(run.phase, RunPhase::Broken { .. }));
             runs
         }
     };

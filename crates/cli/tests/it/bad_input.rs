@@ -21,7 +21,7 @@ fn plans_are_refused_with_the_line() {
         for command in ["run plan.toml", "run plan.toml --dry-run"] {
             let error = world.refused(2, command);
             assert!(error.contains(what) && error.contains(place), "{to:?}: {error}");
-            assert!(error.contains("plan.toml: line "), "{to:?}: {error}");
+            assert!(error.contains("plan.toml: line ") && error.contains("[SHEAF-012]"), "{to:?}: {error}");
         }
     }
 }

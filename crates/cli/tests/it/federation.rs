@@ -101,7 +101,8 @@ fn the_digest_does_not_depend_on_transport_or_order_of_start() {
 const GATED: &str = "#!/bin/sh\necho started >> started-$1\nwhile [ ! -e go-$1 ]; do sleep 0.02; done\n\
     cp $1.safetensors \"$SHEAF_MODEL_OUT\"\necho '{\"num_examples\": '$2'}' > \"$SHEAF_METRICS_OUT\"\n";
 
-fn gated(world: &World, site: &str, examples: u32) -> crate::process::Process {
+/// A site whose results weigh `examples`: a whole number or not.
+fn gated(world: &World, site: &str, examples: f64) -> crate::process::Process {
     world.site(site, &format!("--trainer gated --env PATH -- /bin/sh gated.sh {site} {examples}"))
 }
 
@@ -122,7 +123,7 @@ fn the_digest_does_not_depend_on_the_order_of_arrival() {
         let world = World::new();
         let _server = world.serve("");
         ill_conditioned(&world);
-        let _sites = ["ada", "bo", "cy"].map(|site| gated(&world, site, 1));
+        let _sites = ["ada", "bo", "cy"].map(|site| gated(&world, site, 0.25));
         world.ok("run plan.toml");
         for (count, site) in order.iter().enumerate() {
             world.write(&format!("go-{site}"), "");
@@ -146,7 +147,7 @@ fn a_result_survives_the_crash_of_its_participant_and_of_the_server() {
     let server = world.serve("");
     ill_conditioned(&world);
     world.write("plan.toml", file_plan("sum", 1, 1, "init.safetensors", ""));
-    let site = gated(&world, "ada", 7);
+    let site = gated(&world, "ada", 7.5);
     world.ok("run plan.toml");
     eventually("the trainer runs", || world.path("started-ada").exists().then_some(()));
     server.crash();
@@ -168,7 +169,7 @@ fn two_runs_at_once_over_the_same_sites_do_not_touch_each_other() {
     let world = World::new();
     let _server = world.serve("");
     ill_conditioned(&world);
-    let _sites = ["ada", "bo", "cy"].map(|site| gated(&world, site, 1));
+    let _sites = ["ada", "bo", "cy"].map(|site| gated(&world, site, 0.25));
     world.write("other.toml", file_plan("other", 2, 3, "init.safetensors", ""));
     world.ok("run plan.toml");
     world.ok("run other.toml");

@@ -3,7 +3,7 @@
 use crate::world::World;
 
 /// Every command with a page of its own.
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 26] = [
     "",
     "serve",
     "join",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 25] = [
     "status",
     "logs",
     "stop",
+    "rm",
     "nodes",
     "model",
     "model get",

@@ -38,7 +38,7 @@ fn a_spent_token_with_another_key_is_refused_and_reported() {
     assert_eq!(ada.drain(), 0);
     let mut thief = world.start("thief", &format!("join ada.kit --dir elsewhere {DATA}"));
     assert_eq!(thief.ended(), 4, "{}", thief.log());
-    assert!(thief.log().contains("another key"), "{}", thief.log());
+    assert!(thief.log().contains("another key") && thief.log().contains("[SHEAF-010]"), "{}", thief.log());
     assert_eq!(world.entry("federation", "token_reuse")["site"], "ada");
     assert!(world.ok("logs federation").contains("somebody else may have its kit"));
     assert!(world.ok("nodes").contains("possible theft"), "{}", world.ok("nodes"));

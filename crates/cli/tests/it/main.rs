@@ -12,6 +12,8 @@ mod exec;
 mod federation;
 mod help;
 mod identity;
+mod quarantine;
+mod removal;
 mod shutdown;
 mod storage;
 mod world;

@@ -114,13 +114,16 @@ fn what_keeps_a_server_from_starting_is_named_with_the_remedy() {
         error.contains(&format!("{} is in use", address.trim())) && error.contains("--listen"),
         "{error}"
     );
+    assert!(error.contains("[SHEAF-001]"), "{error}");
     let error = world.refused(6, "serve --listen 127.0.0.1:0");
     assert!(error.contains("in use by another sheaf server") && error.contains("--data-dir"), "{error}");
+    assert!(error.contains("[SHEAF-002]"), "{error}");
     assert_eq!(server.drain(), 0);
 
     world.write("sheaf-data/FORMAT", "sheaf data 99\n");
     let error = world.refused(6, "serve --listen 127.0.0.1:0");
     assert!(error.contains("sheaf data 99") && error.contains("sheaf data 1"), "{error}");
+    assert!(error.contains("[SHEAF-003]"), "{error}");
 
     world.write("file", "no directory");
     let error = world.refused(5, "serve --data-dir file --listen 127.0.0.1:0");

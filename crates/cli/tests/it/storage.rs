@@ -41,6 +41,7 @@ fn a_full_store_refuses_by_name_and_goes_on_once_there_is_room() {
     world.write("go", "");
     // The model and one update fit; the other update does not.
     told_in_status(&world, "no room");
+    assert!(world.ok("status large").contains("[SHEAF-005]"));
     assert!(world.ok("logs federation").contains("no room"));
     assert_eq!(server.drain(), 0);
 
@@ -61,7 +62,7 @@ fn a_full_disk_is_told_and_loses_nothing() {
     limited.args(["serve", "--listen", address.trim()]);
     let server = world.serve_with(limited);
     world.write("go", "");
-    told_in_status(&world, "disk of the blob store is full");
+    told_in_status(&world, "disk of the blob store is full [SHEAF-006]");
     assert_eq!(server.drain(), 0);
 
     let _server = world.serve_again("");

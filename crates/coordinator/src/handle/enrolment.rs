@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use sheaf_domain::{Digest, Identity, Role, SiteName, Span, Timestamp};
+use sheaf_domain::{Digest, Identity, Role, SiteName, Span, Timestamp, code};
 use sheaf_pki::{PublicKey, Secret, SigningRequest, Token};
 use sheaf_runtime::crash::{self, Point};
 use sheaf_store::{Invite, InviteState, SiteCertificate, SiteRecord, SiteState, SpendOutcome};
@@ -97,7 +97,9 @@ impl Handle {
             }
             SpendOutcome::OtherKey { site, first } => Err(self.theft(applicant, &site, first)),
             SpendOutcome::Expired => {
-                Err(self.refuse_token(&invite.site, "the token has expired; ask for a new invitation"))
+                let message =
+                    format!("the token has expired; ask for a new invitation [{}]", code::TOKEN_EXPIRED);
+                Err(self.refuse_token(&invite.site, &message))
             }
             SpendOutcome::Withdrawn => {
                 Err(self.refuse_token(&invite.site, "the invitation was taken back; ask for a new one"))
@@ -132,7 +134,10 @@ impl Handle {
     fn theft(&self, applicant: &Applicant, site: &SiteName, first: Digest) -> Error {
         let (peer, other) = (applicant.peer, applicant.key.fingerprint());
         tracing::error!(%site, %peer, %other, "a spent token came with another key: it may have been stolen");
-        let text = format!("possible theft: its token came again from {peer} with another key, {other}");
+        let text = format!(
+            "possible theft: its token came again from {peer} with another key, {other} [{}]",
+            code::TOKEN_REUSED
+        );
         if self.shared.incidents.note(site, Kind::TokenRefused, None, &text, self.shared.clock.monotonic()) {
             let body = serde_json::json!({
                 "site": site, "first_key": first, "other_key": other, "peer": peer.to_string(),
@@ -140,7 +145,8 @@ impl Handle {
             self.shared.note_in_journal("token_reuse", &body);
         }
         Error::denied(format!(
-            "the token of site {site} was used by another key; if that was not you, have the site revoked and invited again"
+            "the token of site {site} was used by another key; if that was not you, have the site revoked and invited again [{}]",
+            code::TOKEN_REUSED
         ))
     }
 
@@ -153,7 +159,8 @@ impl Handle {
         if let Some(site) = same_key {
             match (&site.state, &site.certificate) {
                 (SiteState::Revoked { reason, .. }, _) => {
-                    let message = format!("site {} was revoked: {reason}", site.name);
+                    let message =
+                        format!("site {} was revoked: {reason} [{}]", site.name, code::SITE_REVOKED);
                     return Err(self.refuse_token(&site.name, &message));
                 }
                 (SiteState::PendingApproval, _) => return Ok(Enrolment::Pending { fingerprint }),

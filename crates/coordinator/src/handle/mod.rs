@@ -9,6 +9,7 @@ mod models;
 mod operator;
 mod overview;
 mod records;
+mod removal;
 mod sites;
 mod submissions;
 mod uploads;
@@ -33,6 +34,7 @@ pub use models::{ModelRef, Which};
 pub use operator::CreateRun;
 pub use overview::SiteOverview;
 pub use records::{BLOBS_DIR, BackupReport, COMPLETE_FILE, STATE_FILE};
+pub use removal::{Force, RemovedRun};
 pub use sites::{Beat, BeatReply, Delivery, WorkOrder};
 pub use uploads::Upload;
 

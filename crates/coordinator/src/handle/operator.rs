@@ -97,11 +97,7 @@ impl Handle {
 
     /// Frees what was kept for a run that did not come into being.
     async fn release_start(&self, run: RunId) {
-        let Ok(holds) = self.shared.blob.holds().await else { return };
-        let of_run = format!("run/{run}/");
-        for hold in holds.iter().filter(|hold| hold.as_str().starts_with(&of_run)) {
-            self.shared.release(hold).await;
-        }
+        self.shared.release_versions(run).await;
     }
 
     fn new_run_id(&self) -> Result<RunId, Error> {
@@ -204,9 +200,12 @@ impl Handle {
     pub async fn runs(&self, who: &Identity) -> Result<Vec<RunStatus>, Error> {
         self.authorise(who, Role::Operator)?;
         let read = |shared: &Shared| -> Result<Vec<RunStatus>, Error> {
-            shared.all_runs().iter().map(|slot| slot.read(RunState::status)).collect()
+            let set_aside = shared.quarantine.all().into_iter().map(Ok);
+            let all = shared.all_runs();
+            all.iter().map(|slot| slot.read(RunState::status)).chain(set_aside).collect()
         };
-        let runs = self.look(read).await??;
+        let mut runs = self.look(read).await??;
+        runs.sort_by_key(|status| std::cmp::Reverse((status.created_at, status.run)));
         Ok(runs.into_iter().map(|status| self.with_incidents(status)).collect())
     }
 
@@ -219,14 +218,15 @@ impl Handle {
     pub async fn find_run(&self, who: &Identity, text: &str) -> Result<RunId, Error> {
         self.authorise(who, Role::Operator)?;
         if let Ok(run) = text.parse::<RunId>()
-            && self.shared.run(run).is_ok()
+            && self.shared.knows(run)
         {
             return Ok(run);
         }
         let mut by_prefix = Vec::new();
         let names = |shared: &Shared| -> Result<Vec<(RunId, String)>, Error> {
             let named = |slot: &Arc<RunSlot>| Ok((slot.run, slot.read(|state| state.plan().name.clone())?));
-            shared.all_runs().iter().map(named).collect()
+            let set_aside = shared.quarantine.all().into_iter().map(|status| Ok((status.run, status.name)));
+            shared.all_runs().iter().map(named).chain(set_aside).collect()
         };
         for (run, name) in self.look(names).await?? {
             if name == text {
@@ -253,6 +253,9 @@ impl Handle {
     /// Safe: it only reads.
     pub async fn status(&self, who: &Identity, run: RunId) -> Result<RunStatus, Error> {
         self.authorise(who, Role::Operator)?;
+        if let Some(status) = self.shared.quarantine.status(run) {
+            return Ok(status);
+        }
         let status = self.look_at(run, RunState::status).await?;
         Ok(self.with_incidents(status))
     }

@@ -66,11 +66,14 @@ impl Handle {
     /// Signs the end of a journal as it stands now.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// Not found; conflict when the journal is broken; when the store cannot be read.
     /// # Cancel safety
     /// Safe: a signature that is made twice says the same.
     pub async fn signed_head(&self, who: &Identity, journal: JournalId) -> Result<SignedHead, Error> {
         self.authorise(who, Role::Operator)?;
+        if let JournalId::Run(run) = journal {
+            self.shared.run(run)?;
+        }
         super::sign_head(&self.shared, journal).await
     }
 

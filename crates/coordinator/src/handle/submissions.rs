@@ -7,6 +7,7 @@ use sheaf_telemetry::names;
 use tokio::sync::oneshot;
 
 use crate::command::Command;
+use crate::incidents::Kind;
 use crate::{Error, Handle, gate};
 
 /// The longest reason of a failure kept, in characters.
@@ -42,6 +43,37 @@ impl Handle {
         let (site, submission) = (who.name.clone(), Box::new(submission));
         self.shared.send(Command::Submit { run, site, submission, reply }).await?;
         answer.await.map_err(|_| Error::shutting_down())?.map(counted)
+    }
+
+    /// Refuses what was sent as the result of a task and cannot be read as one: the attempt ends as with any other refusal.
+    ///
+    /// # Errors
+    /// As [`Handle::submit`].
+    /// # Cancel safety
+    /// A dropped call may still end the attempt.
+    pub async fn refuse_malformed(
+        &self,
+        who: &Identity,
+        task: TaskId,
+        message: &str,
+    ) -> Result<SubmitOutcome, Error> {
+        self.authorise(who, Role::Participant)?;
+        self.touch(&who.name, None).await?;
+        let (run, standing) = self.find_task(&who.name, task)?;
+        if !matches!(standing, TaskStanding::Open(_)) {
+            let closed = self.closed_outcome(who, task).await?;
+            return closed.ok_or_else(|| Error::not_found("no such task")).map(counted);
+        }
+        self.refuse(who, run, task, Refusal::Malformed { message: told(message) }).await
+    }
+
+    /// Notes a message of a participant that could not be read and belongs to no task of its own.
+    pub fn note_malformed(&self, who: &Identity, message: &str) {
+        if self.authorise(who, Role::Participant).is_ok() {
+            let text = format!("a message was refused: {}", told(message));
+            tracing::warn!(site = %who.name, text, "a message cannot be read");
+            self.shared.incident(&who.name, Kind::MessageRefused, None, &text);
+        }
     }
 
     async fn refuse(
@@ -83,8 +115,7 @@ impl Handle {
     pub async fn fail(&self, who: &Identity, task: TaskId, reason: String) -> Result<(), Error> {
         let (run, _) = self.open_task(who, task).await?;
         self.touch(&who.name, None).await?;
-        let reason: String =
-            reason.chars().filter(|c| !c.is_control() || *c == '\n').take(REASON_LEN_MAX).collect();
+        let reason = told(&reason);
         let reason = if reason.trim().is_empty() { "no reason given".to_owned() } else { reason };
         tracing::warn!(%run, site = %who.name, %task, reason, "task failed at its site");
         self.journal_event(run, Event::Failed { task, site: who.name.clone(), reason }).await
@@ -96,6 +127,11 @@ impl Handle {
         self.shared.send(Command::Event { run, event: Box::new(event), reply: Some(reply) }).await?;
         answer.await.map_err(|_| Error::shutting_down())?
     }
+}
+
+/// What a peer said, as it may be kept and shown.
+fn told(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || *c == '\n').take(REASON_LEN_MAX).collect()
 }
 
 /// Counts an outcome on its way out.

@@ -2,15 +2,15 @@
 //!
 //! Until then nobody is told of the states that ran ahead.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use sheaf_domain::{ErrorKind, JournalId, RunId};
+use sheaf_domain::{JournalId, RunId};
 use sheaf_engine::{Action, RunState};
 use tokio::time::Instant;
 
 use super::{TICK, Writer};
-use crate::recover;
+use crate::recover::{self, Unreadable};
 
 /// The longest wait before a run is rebuilt again.
 const REBUILD_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ impl Writer {
         self.rebuild().await;
     }
 
-    async fn reread_head(&mut self, journal: JournalId) {
+    pub(super) async fn reread_head(&mut self, journal: JournalId) {
         let Ok((seq, _)) = self.shared.store.head(journal).await else { return };
         if let Some(head) = self.heads.get_mut(&journal) {
             head.seq = seq;
@@ -64,12 +64,15 @@ impl Writer {
                     self.rebuilds.runs.remove(&run);
                 }
                 // Its creation was not carried out.
-                Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Unreadable::Empty) => {
                     self.shared.remove_run(run);
-                    self.heads.remove(&JournalId::Run(run));
-                    self.rebuilds.runs.remove(&run);
+                    self.forget(run);
                 }
-                Err(error) => {
+                Err(Unreadable::Broken(broken, before)) => {
+                    self.shared.set_aside(run, broken, before.as_deref());
+                    self.forget(run);
+                }
+                Err(Unreadable::Store(error)) => {
                     tracing::error!(%run, %error, "the run cannot be rebuilt now; it will be tried again")
                 }
             }
@@ -77,6 +80,14 @@ impl Writer {
         let wait = self.rebuilds.wait.max(TICK);
         self.rebuilds.next = Instant::now().checked_add(wait);
         self.rebuilds.wait = (wait * 2).min(REBUILD_WAIT_MAX);
+    }
+
+    /// Drops what the writer knows of a run that is not there any more.
+    pub(super) fn forget(&mut self, run: RunId) {
+        self.heads.remove(&JournalId::Run(run));
+        self.rebuilds.runs.remove(&run);
+        self.fenced.remove(&run);
+        self.shared.outboxes.retain_run(run, &BTreeSet::new());
     }
 
     /// Puts a rebuilt state in place, and outboxes, deadlines and folds in step with it.

@@ -1,8 +1,8 @@
 //! A state store whose appends fail on demand.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sheaf_domain::{
@@ -26,12 +26,41 @@ pub(crate) struct Faults {
     pub(crate) dead: AtomicBool,
     /// Journals cannot be read.
     pub(crate) blind: AtomicBool,
+    /// What is wrong with one journal's content.
+    pub(crate) damage: Mutex<Option<(JournalId, Damage)>>,
+}
+
+/// What is wrong with a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// The body of this entry is another.
+    Changed(u64),
+    /// The row of this entry cannot be read.
+    Torn(u64),
+    /// Everything from this entry on is gone.
+    CutBefore(u64),
 }
 
 #[derive(Debug)]
 pub(crate) struct Faulty {
     pub(crate) inner: Arc<dyn StateStore>,
     pub(crate) faults: Arc<Faults>,
+}
+
+impl Damage {
+    fn apply(self, page: &mut Vec<JournalEntry>) -> Result<(), Error> {
+        match self {
+            Damage::Changed(seq) => {
+                page.iter_mut().filter(|entry| entry.seq == seq).for_each(|entry| entry.body.push(' '));
+            }
+            Damage::Torn(seq) if page.iter().any(|entry| entry.seq == seq) => {
+                return Err(Error::Damaged { what: "entry".to_owned(), reason: "no text".to_owned() });
+            }
+            Damage::Torn(_) => {}
+            Damage::CutBefore(seq) => page.retain(|entry| entry.seq < seq),
+        }
+        Ok(())
+    }
 }
 
 impl Faulty {
@@ -80,6 +109,16 @@ impl StateStore for Faulty {
         }
         Err(Error::Closed)
     }
+    async fn remove_journal(
+        &self,
+        journal: JournalId,
+        lease_epoch: u64,
+        note: Append,
+    ) -> Result<Appended, Error> {
+        self.writable()?;
+        let removed = self.inner.remove_journal(journal, lease_epoch, note).await?;
+        if self.faults.after.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(removed) }
+    }
     async fn entries(
         &self,
         journal: JournalId,
@@ -87,7 +126,12 @@ impl StateStore for Faulty {
         limit: u32,
     ) -> Result<Vec<JournalEntry>, Error> {
         self.readable()?;
-        self.inner.entries(journal, after_seq, limit).await
+        let mut page = self.inner.entries(journal, after_seq, limit).await?;
+        match *self.faults.damage.lock().unwrap() {
+            Some((of, damage)) if of == journal => damage.apply(&mut page)?,
+            _ => {}
+        }
+        Ok(page)
     }
     async fn head(&self, journal: JournalId) -> Result<(u64, Digest), Error> {
         self.readable()?;

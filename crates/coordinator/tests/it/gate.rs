@@ -95,9 +95,10 @@ async fn every_wrong_submission_is_refused_by_name(backend: Backend) {
     check(&same, specs(), model.bytes(), "tensor \"b\" is not finite at index 4").await;
 
     // Weights.
-    for weight in [-3.0, 0.0, 0.5, 1000.5, f64::NAN, f64::INFINITY] {
+    for weight in [-3.0, 0.0, -0.0, 1000.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let change = move |submission: &mut Submission| submission.num_examples = weight;
-        check(&change, specs(), good.clone(), "is not a number from 1 to 1000").await;
+        let says = format!("num_examples of {weight} is not above 0 and at most 1000");
+        check(&change, specs(), good.clone(), &says).await;
     }
 
     // Metrics.

@@ -1,13 +1,14 @@
 //! What is on record: replay of every round, backups of a live server, what is not kept.
 
-use sheaf_coordinator::{BLOBS_DIR, COMPLETE_FILE, ReplayVerdict, STATE_FILE};
+use sheaf_coordinator::{BLOBS_DIR, COMPLETE_FILE, CreateRun, ReplayVerdict, STATE_FILE};
 use sheaf_domain::{ErrorKind, JournalId, RunPhase, Span};
 use sheaf_pki::{PublicKey, verify_head};
 
-use crate::world::{Backend, Model, World, on_both, plan};
+use crate::world::{Backend, Model, World, on_both, plan, request};
 
 on_both!(
     a_replay_reproduces_every_round_when_updates_are_kept,
+    a_warm_started_adaptive_run_is_replayed_from_its_first_round,
     a_replay_says_what_is_not_kept,
     journals_are_read_and_signed,
 );
@@ -40,11 +41,30 @@ async fn a_replay_reproduces_every_round_when_updates_are_kept(backend: Backend)
     assert!(holds.iter().all(|hold| !hold.as_str().contains("replay")), "{holds:?}");
 }
 
+async fn a_warm_started_adaptive_run_is_replayed_from_its_first_round(backend: Backend) {
+    let mut world = World::start(backend).await;
+    let sites = world.sites(2).await;
+    let keep = "keep_updates = \"run\"\nkeep_models = \"round\"\n[strategy]\nkind = \"fedadam\"";
+    let first = world.create(&plan(2, 2, keep)).await;
+    world.drive(first, &sites).await;
+    let warm = CreateRun { from: Some(first), ..request(&plan(3, 2, keep)) };
+    let second = world.handle.create_run(&world.operator, warm).await.unwrap();
+    world.drive(second, &sites).await;
+    world.restart().await;
+    let report = world.handle.replay(&world.operator, second).await.unwrap();
+    assert_eq!(report.rounds.len(), 3);
+    for round in &report.rounds {
+        assert_eq!(round.verdict, ReplayVerdict::Same, "round {}", round.round);
+    }
+}
+
 async fn a_replay_says_what_is_not_kept(backend: Backend) {
-    let world = World::start(backend).await;
+    let mut world = World::start(backend).await;
     let sites = world.sites(2).await;
     let run = world.create(&plan(2, 2, "")).await;
     world.drive(run, &sites).await;
+    // Bytes are freed beside the run; a stop waits for that.
+    world.restart().await;
     let report = world.handle.replay(&world.operator, run).await.unwrap();
     // The first model was adopted as it came and is kept itself.
     for round in &report.rounds[1..] {

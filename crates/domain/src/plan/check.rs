@@ -127,17 +127,12 @@ impl Check<'_> {
     }
 
     fn krum(&self, byzantine: u32, keep: u32, cohort: &CohortSpec) -> Result<(), Error> {
-        let least = u64::from(cohort.least_submissions());
+        let least = u64::from(cohort.min);
         let needed = 2 * u64::from(byzantine) + 3;
-        let whose = if least == u64::from(cohort.min) {
-            format!("[cohort] min = {}", cohort.min)
-        } else {
-            format!("[cohort] min = {} with quorum = {}", cohort.min, cohort.quorum)
-        };
         self.require(least >= needed, "strategy.byzantine", || {
             format!(
                 "krum with byzantine = {byzantine} needs 2 × {byzantine} + 3 = {needed} submissions, \
-                 and {whose} lets a round close with {least}; raise min or quorum"
+                 and [cohort] min = {least} lets a round close with {least}; raise min"
             )
         })?;
         let honest = least.saturating_sub(u64::from(byzantine));
@@ -234,21 +229,6 @@ impl Check<'_> {
         self.require((0.0..1.0).contains(&value), path, || {
             format!("`{}` is {value}; it must be at least 0 and below 1", last(path))
         })
-    }
-}
-
-impl CohortSpec {
-    /// The fewest submissions a round can close with: the quorum of the smallest cohort.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of a count of 32 bits"
-    )]
-    pub(super) fn least_submissions(&self) -> u32 {
-        let exact = self.quorum * f64::from(self.min);
-        // As the engine rounds: 0.8 × 5 is 4, whatever the last bit says.
-        let least = if (exact - exact.round()).abs() < 1e-9 { exact.round() } else { exact.ceil() };
-        (least as u32).clamp(1, self.min.max(1))
     }
 }
 

@@ -74,7 +74,7 @@ impl Plan {
         reason = "a share of a count of 32 bits"
     )]
     fn trim(&self, trim_share: f64) -> String {
-        let least = self.cohort.least_submissions();
+        let least = self.cohort.min;
         let cut = (trim_share * f64::from(least)).floor() as u32;
         format!("cuts {trim_share} off each end of each coordinate: {cut} of {least} in the smallest round")
     }
@@ -94,13 +94,12 @@ impl Plan {
         let quorum = if cohort.quorum >= 1.0 {
             "when all of the cohort have submitted".to_owned()
         } else {
-            format!("when {} of the cohort have submitted", percent(cohort.quorum))
+            let (share, min) = (percent(cohort.quorum), cohort.min);
+            format!("when {share} of the cohort, at least {min}, have submitted")
         };
         match cohort.deadline {
             None => format!("{quorum}; no deadline"),
-            Some(deadline) => {
-                format!("{quorum}, or after {deadline} with at least {}", cohort.least_submissions())
-            }
+            Some(deadline) => format!("{quorum}, or after {deadline} with at least {}", cohort.min),
         }
     }
 

@@ -50,7 +50,8 @@ fn every_kind() -> Vec<Event> {
         Refusal::NotFinite { slot: slot.clone(), tensor: "w".to_owned(), index: 3 },
         Refusal::Weight { value: "NaN".to_owned(), min: "1".to_owned(), max: "10".to_owned() },
         Refusal::Metric { name: "loss".to_owned(), message: message.clone() },
-        Refusal::Bytes { slot, message },
+        Refusal::Bytes { slot, message: message.clone() },
+        Refusal::Malformed { message },
     ];
     events.extend(refusals.map(|refusal| Event::Refused { task, site: name.clone(), refusal }));
     events

@@ -1,10 +1,10 @@
 //! Versions and updates: what is kept, what is freed, which model is best, what a warm start begins with.
 
 use sheaf_domain::plan::{Better, Keep};
-use sheaf_domain::{Digest, LineageName};
-use sheaf_engine::{RunState, Start, StartVersion};
+use sheaf_domain::{Digest, LineageName, Metrics};
+use sheaf_engine::{Event, RunState, Start, StartVersion};
 
-use crate::plans::{created, evaluating, manifest, plan, plan_with, site, start};
+use crate::plans::{created, evaluating, manifest, plan, plan_with, site, stage, start};
 use crate::world::*;
 
 /// A round of two participants; `value` is the accuracy both find.
@@ -109,6 +109,39 @@ fn a_warm_start_takes_over_every_lineage() {
     let current: Vec<&str> = world.orders[0].current.keys().map(LineageName::as_str).collect();
     assert_eq!(current, ["global", "global.opt.m"]);
     assert_eq!(world.open(&site("a")), None);
+}
+
+#[test]
+fn a_run_whose_updates_are_kept_keeps_what_a_replay_starts_from() {
+    let kept = |keep, versions: &[LineageName]| {
+        let version = |lineage: &LineageName| {
+            let digest = Digest::of(lineage.to_string().as_bytes());
+            StartVersion { lineage: lineage.clone(), manifest: manifest(lineage.as_str()), digest }
+        };
+        let given = versions.iter().map(version).collect();
+        let plan = plan_with(|plan| {
+            plan.rounds = 3;
+            plan.keep_updates = keep;
+        });
+        let start = Start::Versions { from: None, versions: given };
+        let mut world = check_from(&plan, start, &[Snapshot(&["a", "b"]), Submit("a"), Submit("b")]);
+        for round in 1..=2 {
+            let made =
+                versions.iter().map(|lineage| crate::plans::new_version(lineage.clone(), round, "made"));
+            let folded = Event::Folded { round, stage: stage("train"), versions: made.collect() };
+            world.apply(folded).unwrap();
+            for name in ["a", "b"] {
+                let task = world.open(&site(name)).unwrap().task;
+                world.apply(submitted(task, site(name), 1.0, Metrics::new())).unwrap();
+            }
+        }
+        let live = world.state.live_versions();
+        live.map(|(lineage, version, _)| format!("{lineage} {version}")).collect::<Vec<_>>()
+    };
+    let both = [LineageName::global(), crate::plans::moment("m")];
+    assert_eq!(kept(Keep::Run, &both), ["global 0", "global 2", "global.opt.m 0", "global.opt.m 2"]);
+    assert_eq!(kept(Keep::Round, &both), ["global 2", "global.opt.m 2"]);
+    assert_eq!(kept(Keep::Run, &both[..1]), ["global 0", "global 2"]);
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub(crate) struct Reference {
     pub(crate) best: Option<(u32, f64)>,
     measured_from: Option<f64>,
     without_gain: u32,
+    /// Whether the run started from a model.
+    was_given: bool,
     pub(crate) models: BTreeSet<u32>,
     pub(crate) kept_updates: BTreeMap<u32, Vec<TaskId>>,
     /// Every task that was ever handed out, and whether it was accepted.
@@ -81,6 +83,7 @@ impl Reference {
             best: None,
             measured_from: None,
             without_gain: 0,
+            was_given: !from_trainer,
             models: if from_trainer { BTreeSet::new() } else { BTreeSet::from([0]) },
             kept_updates: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -338,8 +341,8 @@ impl Reference {
         let among = |wanted: &[Chair]| count(now.chairs.values().filter(|c| wanted.contains(&c.0)).count());
         let (done, may) = (among(&[Chair::Done]), among(&[Chair::Works, Chair::Away, Chair::Empty]));
         let (share, min) = if now.name == "init" { ((1, 1), 1) } else { (self.quorum, self.plan.cohort.min) };
-        let need = ceil(share, count(now.chairs.len()));
-        let need_late = min.min(need);
+        let need_late = min.min(count(now.chairs.len())).max(1);
+        let need = ceil(share, count(now.chairs.len())).max(need_late);
         let enough = done >= need || (now.late && done >= need_late);
         let timed = self.plan.cohort.deadline.is_some();
         if !enough && (done + may >= need || (timed && done + may >= need_late && may > 0)) {
@@ -439,7 +442,10 @@ impl Reference {
         };
         let newest: BTreeSet<u32> = self.models.iter().rev().take(keep).copied().collect();
         let best = self.best.map(|(round, _)| round);
-        self.models.retain(|model| newest.contains(model) || Some(*model) == best);
+        // A replay begins with the model that was given.
+        let given = (self.was_given && self.plan.keep_updates == Keep::Run).then_some(0);
+        let kept = |model: &u32| newest.contains(model) || [best, given].contains(&Some(*model));
+        self.models.retain(kept);
     }
 
     fn end(&mut self, how: &'static str) {

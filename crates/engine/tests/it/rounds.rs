@@ -93,6 +93,19 @@ fn a_quorum_closes_the_stage_and_withdraws_the_stragglers() {
 }
 
 #[test]
+fn a_quorum_never_closes_with_fewer_than_min() {
+    let plan = plan_with(|plan| {
+        plan.cohort.min = 3;
+        plan.cohort.quorum = 0.5;
+    });
+    let steps = [Snapshot(&["a", "b", "c", "d"]), Submit("a"), Submit("d"), Waits("2 of 3"), Submit("b")];
+    check(&plan, &steps).orders.first().unwrap();
+    // Of a larger cohort the share is more than `min`.
+    let more = [Snapshot(&["a", "b", "c", "d", "e", "f", "g", "h"]), Submit("a"), Waits("1 of 4")];
+    check(&plan, &more);
+}
+
+#[test]
 fn a_deadline_closes_with_the_least_number() {
     let plan = plan_with(|plan| plan.cohort.deadline = deadline());
     let world = check(
@@ -198,7 +211,7 @@ fn evaluation_follows_the_fold_with_those_that_trained() {
             Open(&[]),
             Fold,
             Open(&["b", "d"]),
-            Waits("evaluate: 0 of 1"),
+            Waits("evaluate: 0 of 2"),
         ],
     );
     let assignment = world.open(&site("d")).unwrap();

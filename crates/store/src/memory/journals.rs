@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sheaf_domain::{Digest, GENESIS, JournalEntry, JournalId, Span, Timestamp};
 
-use crate::journal::{chain, check_batch};
+use crate::journal::{chain, check_batch, check_removal};
 use crate::lease::{LeaseRow, holder_of};
 use crate::{Append, Appended, ENTRIES_LIMIT_MAX, Error, Lease, PAGE_BYTES_MAX, SignedHead};
 
@@ -62,6 +62,24 @@ impl Journals {
         for Appended { journal, entries } in &appended {
             self.0.entry(*journal).or_default().entries.extend(entries.iter().cloned());
         }
+        Ok(appended)
+    }
+
+    pub(super) fn remove(
+        &mut self,
+        journal: JournalId,
+        lease_epoch: u64,
+        note: &Append,
+    ) -> Result<Appended, Error> {
+        check_removal(journal, note)?;
+        if !self.0.contains_key(&journal) {
+            return Err(Error::NotFound(format!("journal {journal}")));
+        }
+        holder_of(journal, self.lease(journal), lease_epoch)?;
+        holder_of(note.journal, self.lease(note.journal), note.lease_epoch)?;
+        let appended = chain(note, self.head(note.journal))?;
+        self.0.entry(note.journal).or_default().entries.extend(appended.entries.iter().cloned());
+        self.0.remove(&journal);
         Ok(appended)
     }
 

@@ -92,6 +92,20 @@ impl StateStore for MemoryStore {
         })
     }
 
+    async fn remove_journal(
+        &self,
+        journal: JournalId,
+        lease_epoch: u64,
+        note: Append,
+    ) -> Result<Appended, Error> {
+        self.with(|kept| {
+            let appended = kept.journals.remove(journal, lease_epoch, &note)?;
+            self.heads.remove(journal);
+            self.heads.advance(std::slice::from_ref(&appended));
+            Ok(appended)
+        })
+    }
+
     async fn entries(
         &self,
         journal: JournalId,

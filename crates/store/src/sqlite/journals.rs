@@ -16,8 +16,8 @@ pub(super) async fn acquire_lease(
     connection: &mut SqliteConnection,
     (journal, holder, ttl, now): &(JournalId, String, Span, Timestamp),
 ) -> Result<Lease, Error> {
-    let kept = journal_row(connection, *journal).await?;
-    let lease = Lease::acquire(*journal, kept.as_ref().map(|row| &row.lease), holder, *ttl, *now)?;
+    let kept = lease_row(connection, *journal).await?;
+    let lease = Lease::acquire(*journal, kept.as_ref(), holder, *ttl, *now)?;
     keep_lease(connection, &lease).await?;
     Ok(lease)
 }
@@ -26,8 +26,8 @@ pub(super) async fn renew_lease(
     connection: &mut SqliteConnection,
     (journal, epoch, ttl, now): &(JournalId, u64, Span, Timestamp),
 ) -> Result<Lease, Error> {
-    let kept = journal_row(connection, *journal).await?;
-    let lease = Lease::renew(*journal, kept.as_ref().map(|row| &row.lease), *epoch, *ttl, *now)?;
+    let kept = lease_row(connection, *journal).await?;
+    let lease = Lease::renew(*journal, kept.as_ref(), *epoch, *ttl, *now)?;
     keep_lease(connection, &lease).await?;
     Ok(lease)
 }
@@ -36,8 +36,8 @@ pub(super) async fn release_lease(
     connection: &mut SqliteConnection,
     (journal, epoch): &(JournalId, u64),
 ) -> Result<(), Error> {
-    let kept = journal_row(connection, *journal).await?;
-    holder_of(*journal, kept.as_ref().map(|row| &row.lease), *epoch)?;
+    let kept = lease_row(connection, *journal).await?;
+    holder_of(*journal, kept.as_ref(), *epoch)?;
     sqlx::query("UPDATE journals SET lease_holder = NULL WHERE journal = $1")
         .bind(journal.to_string())
         .execute(connection)
@@ -58,6 +58,26 @@ pub(super) async fn append(
         appended.push(placed);
     }
     Ok(appended)
+}
+
+/// Removes a journal and notes that in another; also says which it was.
+pub(super) async fn remove(
+    connection: &mut SqliteConnection,
+    (journal, lease_epoch, note): &(JournalId, u64, Append),
+) -> Result<(JournalId, Appended), Error> {
+    let kept = lease_row(connection, *journal).await?;
+    let kept = kept.ok_or_else(|| Error::NotFound(format!("journal {journal}")))?;
+    holder_of(*journal, Some(&kept), *lease_epoch)?;
+    for query in [
+        "DELETE FROM entries WHERE journal = $1",
+        "DELETE FROM signed_heads WHERE journal = $1",
+        "DELETE FROM journals WHERE journal = $1",
+    ] {
+        sqlx::query(query).bind(journal.to_string()).execute(&mut *connection).await?;
+    }
+    let mut noted = append(connection, &vec![note.clone()]).await?;
+    let noted = noted.pop().ok_or_else(|| Error::damaged("batch", "an append has no outcome"))?;
+    Ok((*journal, noted))
 }
 
 pub(super) async fn entries(
@@ -149,6 +169,24 @@ pub(super) async fn signed_head(
     .transpose()
 }
 
+/// A journal's lease; its end, which may be damaged, is not read.
+async fn lease_row(connection: &mut SqliteConnection, journal: JournalId) -> Result<Option<LeaseRow>, Error> {
+    let row =
+        sqlx::query("SELECT lease_epoch, lease_holder, lease_expires_ms FROM journals WHERE journal = $1")
+            .bind(journal.to_string())
+            .fetch_optional(connection)
+            .await?;
+    row.as_ref().map(lease).transpose()
+}
+
+fn lease(row: &SqliteRow) -> Result<LeaseRow, Error> {
+    Ok(LeaseRow {
+        epoch: number(row, "lease_epoch")?,
+        holder: optional_text(row, "lease_holder")?,
+        expires_at: time(row, "lease_expires_ms")?,
+    })
+}
+
 struct JournalRow {
     head: (u64, Digest),
     lease: LeaseRow,
@@ -165,12 +203,7 @@ async fn journal_row(
     .fetch_optional(connection)
     .await?;
     row.map(|row| {
-        let lease = LeaseRow {
-            epoch: number(&row, "lease_epoch")?,
-            holder: optional_text(&row, "lease_holder")?,
-            expires_at: time(&row, "lease_expires_ms")?,
-        };
-        Ok(JournalRow { head: (number(&row, "head_seq")?, digest(&row, "head_hash")?), lease })
+        Ok(JournalRow { head: (number(&row, "head_seq")?, digest(&row, "head_hash")?), lease: lease(&row)? })
     })
     .transpose()
 }

@@ -147,6 +147,23 @@ impl StateStore for SqliteStore {
         self.writer.write_then(batch, |c, batch| Box::pin(journals::append(c, batch)), advance).await
     }
 
+    async fn remove_journal(
+        &self,
+        journal: JournalId,
+        lease_epoch: u64,
+        note: Append,
+    ) -> Result<Appended, Error> {
+        crate::journal::check_removal(journal, &note)?;
+        let durable = |(journal, appended): &(JournalId, Appended), heads: &Heads| {
+            heads.remove(*journal);
+            heads.advance(std::slice::from_ref(appended));
+        };
+        let input = (journal, lease_epoch, note);
+        let removed =
+            self.writer.write_then(input, |c, input| Box::pin(journals::remove(c, input)), durable).await?;
+        Ok(removed.1)
+    }
+
     async fn entries(
         &self,
         journal: JournalId,

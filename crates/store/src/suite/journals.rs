@@ -237,3 +237,54 @@ pub async fn a_head_that_is_not_in_the_journal_is_refused(store: &dyn StateStore
     assert_eq!(store.signed_head(journal(1)).await.unwrap(), None);
     store.put_signed_head(right).await.unwrap();
 }
+
+/// A removal takes entries, lease and signed head with it, wakes the listeners for the last time, and is in another journal.
+pub async fn a_removed_journal_is_gone_and_its_removal_noted(store: &dyn StateStore) {
+    let (held, other) = (lease(store, journal(1)).await, lease(store, JournalId::Federation).await);
+    let beside = lease(store, journal(2)).await;
+    store.append(vec![append_to(&held, 0, drafts(3)), append_to(&beside, 0, drafts(2))]).await.unwrap();
+    let (seq, hash) = store.head(journal(1)).await.unwrap();
+    let signed = SignedHead { journal: journal(1), seq, hash, signature: vec![1], at: at(0) };
+    store.put_signed_head(signed).await.unwrap();
+    let (mut listener, mut noted) = (store.watch(journal(1)), store.watch(JournalId::Federation));
+    let note = append_to(&other, 0, drafts(1));
+    let appended = store.remove_journal(journal(1), held.epoch, note).await.unwrap();
+    assert_eq!(checked(store, JournalId::Federation).await, appended.entries);
+    assert!(noted.has_changed().unwrap());
+    assert_eq!(*noted.borrow_and_update(), 1);
+    assert!(listener.changed().await.is_err(), "nothing more comes");
+    assert_eq!(store.head(journal(1)).await.unwrap(), (0, sheaf_domain::GENESIS));
+    assert_eq!(store.entries(journal(1), 0, 10).await.unwrap(), []);
+    assert_eq!(store.signed_head(journal(1)).await.unwrap(), None);
+    assert_eq!(store.journals().await.unwrap(), [JournalId::Federation, journal(2)]);
+    assert_eq!(checked(store, journal(2)).await.len(), 2);
+    // Whoever wrote it does not bring it back; it may be begun anew.
+    let late = store.append(vec![append_to(&held, 3, drafts(1))]).await.unwrap_err();
+    assert!(matches!(late, Error::Fenced { .. }), "{late:?}");
+    let again = lease(store, journal(1)).await;
+    store.append(vec![append_to(&again, 0, drafts(1))]).await.unwrap();
+    assert_eq!(checked(store, journal(1)).await.len(), 1);
+}
+
+/// Without its lease, without a place for the note, and of what is not there, nothing is removed and nothing noted.
+pub async fn a_removal_that_is_refused_removes_nothing(store: &dyn StateStore) {
+    let (held, other) = (lease(store, journal(1)).await, lease(store, JournalId::Federation).await);
+    store.append(vec![append_to(&held, 0, drafts(3))]).await.unwrap();
+    let note = || append_to(&other, 0, drafts(1));
+    let stale = store.remove_journal(journal(1), held.epoch + 1, note()).await.unwrap_err();
+    assert!(matches!(&stale, Error::Fenced { journal: of, .. } if *of == journal(1)), "{stale:?}");
+    let elsewhere = Append { expected_seq: 4, ..note() };
+    let refused = store.remove_journal(journal(1), held.epoch, elsewhere).await.unwrap_err();
+    assert!(matches!(refused, Error::WrongSeq { expected: 4, found: 0, .. }), "{refused:?}");
+    let unleased = Append { lease_epoch: other.epoch + 1, ..note() };
+    let refused = store.remove_journal(journal(1), held.epoch, unleased).await.unwrap_err();
+    assert!(matches!(&refused, Error::Fenced { journal: JournalId::Federation, .. }), "{refused:?}");
+    let itself = append_to(&held, 3, drafts(1));
+    let refused = store.remove_journal(journal(1), held.epoch, itself).await.unwrap_err();
+    assert!(matches!(refused, Error::InvalidArgument(_)), "{refused:?}");
+    let unknown = store.remove_journal(journal(9), 1, note()).await.unwrap_err();
+    assert!(matches!(unknown, Error::NotFound(_)), "{unknown:?}");
+    assert_eq!(checked(store, journal(1)).await.len(), 3);
+    assert_eq!(checked(store, JournalId::Federation).await, []);
+    store.append(vec![append_to(&held, 3, drafts(1))]).await.unwrap();
+}

@@ -48,6 +48,8 @@ macro_rules! store_suite {
                     a_refused_append_wakes_nobody
                     a_signed_head_gives_way_to_a_newer_one
                     a_head_that_is_not_in_the_journal_is_refused
+                    a_removed_journal_is_gone_and_its_removal_noted
+                    a_removal_that_is_refused_removes_nothing
                 }
                 leases {
                     nobody_appends_without_a_lease

@@ -4,6 +4,7 @@
 //! the body once that is in.
 
 use axum::extract::Request;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request as HttpRequest};
 use serde::de::DeserializeOwned;
@@ -37,10 +38,29 @@ impl Door {
         limit: usize,
         ended: Ended,
     ) -> Result<(Identity, T), Error> {
+        let (who, content) = self.content_from(request, limit, ended).await?;
+        let message = body::parse(&content).inspect_err(|error| self.note(&who, error))?;
+        Ok((who, message))
+    }
+
+    /// Reads a body and who sends it.
+    pub(super) async fn content_from(
+        &self,
+        request: Request,
+        limit: usize,
+        ended: Ended,
+    ) -> Result<(Identity, Bytes), Error> {
         let (parts, body) = request.into_parts();
-        let caller = self.caller(&parts, ended)?;
-        let message = body::message(HttpRequest::from_parts(parts, body), limit, caller.body).await?;
-        Ok((caller.who, message))
+        let Caller { who, body: signed } = self.caller(&parts, ended)?;
+        let content = body::content(HttpRequest::from_parts(parts, body), limit, signed).await;
+        content.inspect_err(|error| self.note(&who, error)).map(|content| (who, content))
+    }
+
+    /// Notes a body that is no message, where operators see it.
+    fn note(&self, who: &Identity, error: &Error) {
+        if matches!(error, Error::Json(_) | Error::BodyTooLarge { .. }) {
+            self.handlers.handle().note_malformed(who, &error.to_string());
+        }
     }
 
     /// Who makes a request whose body has the digest `expected` (that of no bytes when there is none).

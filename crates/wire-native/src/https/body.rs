@@ -17,17 +17,27 @@ pub(super) async fn message<T: DeserializeOwned>(
     limit: usize,
     signed: Option<Digest>,
 ) -> Result<T, Error> {
+    parse(&content(request, limit, signed).await?)
+}
+
+/// Reads a body of at most `limit` bytes whose digest, if one was signed, is `signed`.
+pub(super) async fn content(request: Request, limit: usize, signed: Option<Digest>) -> Result<Bytes, Error> {
     let (parts, body) = request.into_parts();
     let bytes = collect(&parts.headers, body, limit).await?;
     if signed.is_some_and(|signed| signed != Digest::of(&bytes)) {
         let error = SignatureError::BodyMismatch;
         return Err(Error::Signature { error, server_time: None });
     }
+    Ok(bytes)
+}
+
+/// The message that a body is.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     // A message is an object; the fields of a struct in an array would be taken by their position.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(Error::Json("it is not a JSON object".to_owned()));
     }
-    serde_json::from_slice(&bytes).map_err(|error| Error::Json(error.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| Error::Json(error.to_string()))
 }
 
 /// The declared length of a body, if it declares one.

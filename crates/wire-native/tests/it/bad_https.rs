@@ -32,7 +32,13 @@ async fn piece(world: &World, site: &Site, task: TaskId, digest: Digest, len: &s
     exchange(world, Some(site), &head, body).await.0
 }
 
-async fn post(world: &World, site: Option<&Site>, path: &str, headers: &str, body: &str) -> (u16, String) {
+pub(crate) async fn post(
+    world: &World,
+    site: Option<&Site>,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String) {
     let len = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n{headers}\r\n");
     let (status, _, body) = exchange(world, site, &head, body.as_bytes()).await;

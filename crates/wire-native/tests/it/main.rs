@@ -10,6 +10,7 @@ mod bad_grpc;
 mod bad_https;
 mod calls;
 mod certificates;
+mod malformed;
 mod openapi;
 mod participant;
 mod proxies;

@@ -199,6 +199,11 @@ impl World {
 
     /// Starts a run of `rounds` over at least `min` sites; its model is zeros.
     pub(crate) async fn run(&self, rounds: u32, min: u32) -> RunId {
+        self.run_with(rounds, min, "").await
+    }
+
+    /// The same, with more lines in the plan's `[cohort]`.
+    pub(crate) async fn run_with(&self, rounds: u32, min: u32, cohort: &str) -> RunId {
         let bytes = vec![0u8; model_spec().byte_len().try_into().unwrap()];
         let mut pieces = Vec::new();
         for piece in bytes.chunks(PIECE_LEN) {
@@ -211,7 +216,7 @@ impl World {
         }
         let init = Manifest::over_pieces(vec![model_spec()], PIECE_LEN as u64, &pieces).unwrap();
         let plan = format!(
-            "[run]\nname = \"test\"\nrounds = {rounds}\n[model]\ninit = \"first.safetensors\"\n[cohort]\nmin = {min}\n"
+            "[run]\nname = \"test\"\nrounds = {rounds}\n[model]\ninit = \"first.safetensors\"\n[cohort]\nmin = {min}\n{cohort}"
         );
         let request = CreateRun { plan, init: Some(init), upload: Some("first".to_owned()), from: None };
         self.handle.create_run(&self.operator, request).await.unwrap()
