@@ -99,6 +99,7 @@ fn status() -> RunStatus {
             bytes: 12,
             num_examples: 3.0,
             model: Some(Digest::of(b"model")),
+            version: Some(1),
             started_at: at,
             closed_at: at,
         }],

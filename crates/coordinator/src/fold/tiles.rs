@@ -91,7 +91,7 @@ impl Budget {
 /// Shortens a tile that would reach beyond the end of a stored piece, where an element ends there.
 fn up_to_piece_end(at: u64, len: u64, size: u64) -> u64 {
     let left = PIECE_LEN_DEFAULT - at % PIECE_LEN_DEFAULT;
-    if left % size == 0 { len.min(left / size) } else { len }
+    if left.is_multiple_of(size) { len.min(left / size) } else { len }
 }
 
 #[cfg(test)]

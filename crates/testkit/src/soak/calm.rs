@@ -127,7 +127,8 @@ impl Files {
             self.bytes += metadata.len();
             self.count += 1;
             // Spool files are numbered on.
-            let name = name.split_once("/spool-").map_or(name.clone(), |(dir, _)| format!("{dir}/spool"));
+            let name =
+                name.split_once("/spool-").map_or_else(|| name.clone(), |(dir, _)| format!("{dir}/spool"));
             self.names.insert(name);
         }
     }
