@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::direct::{self, DirectFile};
+
 /// A directory tree to keep files in.
 pub trait Files: Debug + Send + Sync + 'static {
     /// Makes a directory and its parents, if they are not there.
@@ -32,6 +34,29 @@ pub trait Files: Debug + Send + Sync + 'static {
     /// # Errors
     /// Those of the system.
     fn create(&self, path: &Path) -> io::Result<Box<dyn RawFile>>;
+    /// As [`Files::open`], for large reads and writes whose buffers, offsets and lengths are multiples of 4096: the file may
+    /// go past the page cache then.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn open_bulk(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
+        self.open(path)
+    }
+    /// As [`Files::create`], for what [`Files::open_bulk`] is for.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn create_bulk(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
+        self.create(path)
+    }
+    /// Whether files opened for bulk beside `path`, a file that is there, go past the page cache.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn is_direct(&self, path: &Path) -> io::Result<bool> {
+        let _ = path;
+        Ok(false)
+    }
     /// Gives a file another name, replacing what had it.
     ///
     /// # Errors
@@ -113,6 +138,20 @@ impl Files for LocalFiles {
         Ok(Box::new(LocalFile(file)))
     }
 
+    fn open_bulk(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
+        let file = File::options().read(true).write(true).open(path)?;
+        Ok(Box::new(DirectFile::over(file, path)))
+    }
+
+    fn create_bulk(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Box::new(DirectFile::over(file, path)))
+    }
+
+    fn is_direct(&self, path: &Path) -> io::Result<bool> {
+        direct::is_allowed(path)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn RawFile>> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Box::new(LocalFile(file)))
@@ -164,11 +203,7 @@ impl RawFile for LocalFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
-            // A filesystem that cannot promise room: writes may find the disk full later.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.0.set_len(len),
-            result => Ok(result?),
-        }
+        allocate(&self.0, len)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
@@ -177,5 +212,14 @@ impl RawFile for LocalFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+/// Makes a file `len` bytes long with room on the disk for all of them.
+pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+        // A filesystem that cannot promise room: writes may find the disk full later.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(len),
+        result => Ok(result?),
     }
 }

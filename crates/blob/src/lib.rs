@@ -7,9 +7,11 @@
 //! as long as a hold on it; its room is used again only when its release is durable and nobody reads it any more; no
 //! store takes more than its `max_bytes`.
 
+mod direct;
 mod disk;
 mod error;
 pub mod files;
+mod hash;
 mod hold;
 mod memory;
 mod store;

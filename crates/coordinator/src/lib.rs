@@ -25,6 +25,7 @@ mod service;
 mod settings;
 mod shared;
 mod tasks;
+mod tiles;
 mod writer;
 
 pub use error::Error;

@@ -71,15 +71,6 @@ pub(crate) async fn read(blob: &dyn BlobStore, layout: &Layout, span: ByteSpan) 
     Ok(join(blob.read_many(&layout.locate(span)).await?))
 }
 
-/// As [`read`], for a single stretch of a manifest.
-pub(crate) async fn read_once(
-    blob: &dyn BlobStore,
-    manifest: &Manifest,
-    span: ByteSpan,
-) -> Result<Bytes, Error> {
-    Ok(join(blob.read_many(&manifest.locate(span)).await?))
-}
-
 fn join(mut parts: Vec<Bytes>) -> Bytes {
     if parts.len() == 1 {
         return parts.swap_remove(0);

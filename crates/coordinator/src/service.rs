@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::budget::Budget;
 use crate::registry::Registry;
 use crate::shared::{GATES_MAX, RELEASE_PERMITS, RunSlot, Shared};
+use crate::tiles::Tiles;
 use crate::writer::Writer;
 use crate::{Error, Handle, Settings, housekeeping, recover};
 
@@ -69,6 +70,7 @@ impl Coordinator {
         let registry = Registry::load(store).await?;
         let shared = Arc::new(Shared {
             budget: Budget::new(settings.inflight, settings.inflight_wait),
+            tiles: Tiles::new(settings.handing_out, settings.inflight_wait),
             settings,
             store: dependencies.store,
             blob: dependencies.blob,

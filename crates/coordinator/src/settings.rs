@@ -15,6 +15,8 @@ pub struct Settings {
     pub inflight: ByteSize,
     /// How long a push waits for its share of `inflight` before it is told to come again.
     pub inflight_wait: Span,
+    /// Bytes of models on their way out, over all readers; those who read the same stretch share it.
+    pub handing_out: ByteSize,
     /// Bytes of tiles a fold holds at once.
     pub fold_budget: ByteSize,
     /// The first wait before a fold that failed for a passing reason is tried again; doubled each time, up to 30 s.
@@ -43,6 +45,7 @@ impl Default for Settings {
             hold_max: Span::from_secs(30),
             inflight: ByteSize::from_mib(128),
             inflight_wait: Span::from_secs(20),
+            handing_out: ByteSize::from_mib(32),
             fold_budget: ByteSize::from_mib(32),
             fold_retry: Span::from_secs(1),
             init_model_max: ByteSize::from_mib(16 * 1024),

@@ -22,6 +22,7 @@ use crate::presence::Presence;
 use crate::quarantine::{Broken, Quarantine};
 use crate::registry::Registry;
 use crate::tasks::Tasks;
+use crate::tiles::Tiles;
 use crate::{Error, Settings};
 
 /// Everything the coordinator's parts share.
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) incidents: Incidents,
     pub(crate) registry: Registry,
     pub(crate) budget: Budget,
+    pub(crate) tiles: Tiles,
     /// Folds under way: each stage is folded by one task at a time.
     pub(crate) folding: Mutex<HashSet<(RunId, StageKey)>>,
     /// Models on their way in from operators: when the last piece came.

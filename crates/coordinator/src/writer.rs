@@ -34,7 +34,7 @@ mod rebuild;
 mod remove;
 
 /// How many commands one commit takes in at most.
-const BATCH_MAX: usize = 256;
+const BATCH_MAX: usize = 1024;
 /// No further command is taken into a commit of this many bytes; the next one's entry still fits.
 const BATCH_BYTES_FULL: usize = BATCH_BYTES_MAX - 2 * BODY_LEN_MAX;
 /// How often leases, rebuilding and deadlines are looked after at least.

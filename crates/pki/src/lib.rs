@@ -36,8 +36,9 @@ pub use limiter::{EnrolmentLimiter, EnrolmentLimits, Limited};
 pub use public_key::PublicKey;
 pub use secret::Secret;
 pub use signed::{
-    AHEAD_MAX, HEADER_BODY, HEADER_KEY, HEADER_NONCE, HEADER_SERVER_TIME, HEADER_SIGNATURE, HEADER_SITE,
-    HEADER_TIMESTAMP, RequestParts, RequestVerifier, SignatureError, SignedHeaders, sign_request,
+    AHEAD_MAX, GREETING_LEN_MAX, HEADER_BODY, HEADER_KEY, HEADER_NONCE, HEADER_SERVER_TIME, HEADER_SIGNATURE,
+    HEADER_SITE, HEADER_TIMESTAMP, RequestParts, RequestVerifier, SignatureError, SignedHeaders, greeting,
+    greeting_request, read_greeting, sign_request,
 };
 pub use site_key::SiteKey;
 pub use tls::{

@@ -5,6 +5,7 @@
 
 mod config;
 mod data_dir;
+mod descriptors;
 mod error;
 mod listen;
 mod names;
@@ -12,12 +13,13 @@ mod serve;
 mod tls;
 
 pub use config::{
-    Config, IdentitySection, Layer, LimitsSection, ListenSection, LogFormat, LogSection, Origin, Resolved,
-    StoreSection, TelemetrySection,
+    Config, IdentitySection, Layer, LimitsSection, ListenSection, LogFormat, LogSection, LoopbackAddr,
+    Origin, Resolved, StoreSection, TelemetrySection,
 };
 pub use data_dir::{DATA_FORMAT, DataDir, OPERATOR_DIR, PKI_DIR};
 pub use error::Error;
 pub use serve::{Ready, Server};
 pub use tls::{
-    OPERATOR_ADDRESS_FILE, OPERATOR_CA_FILE, OPERATOR_CERTIFICATE_FILE, OPERATOR_KEY_FILE, init_pki,
+    OPERATOR_ADDRESS_FILE, OPERATOR_CA_FILE, OPERATOR_CERTIFICATE_FILE, OPERATOR_KEY_FILE,
+    PLAINTEXT_ADDRESS_FILE, init_pki,
 };

@@ -17,12 +17,13 @@ use sheaf_pki::{EnrolmentLimiter, EnrolmentLimits, Peer, RequestVerifier};
 use sheaf_runtime::crash::{self, Point};
 use sheaf_runtime::{Clock, Compute, OsEntropy, Shutdown, SystemClock, TaskScope};
 use sheaf_store::{SqliteStore, StateStore};
-use sheaf_telemetry::{Health, HealthReport, Metrics};
+use sheaf_telemetry::{Health, HealthReport, Metrics, names as telemetry_names};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use crate::listen::{Listener, accept, accept_plain};
+use crate::descriptors::Descriptors;
+use crate::listen::{Greeter, Listener, Security, Windows, accept, accept_plain};
 use crate::{Config, DataDir, Error, OPERATOR_DIR, PKI_DIR, names, tls};
 
 /// A server that listens.
@@ -77,11 +78,11 @@ impl Server {
         );
         let blob_options = sheaf_blob::OpenOptions {
             max_bytes: config.store.max_bytes,
-            compute: compute.clone(),
+            direct_io: config.store.direct_io,
             ..sheaf_blob::OpenOptions::default()
         };
-        let blob: Arc<dyn BlobStore> =
-            Arc::new(DiskBlobs::open(&data_dir.join(BLOBS_DIR), blob_options).await?);
+        let descriptors = Descriptors::raise(files_max(&blob_options), config.listen.connections_max);
+        let blob = open_blobs(&data_dir, blob_options).await?;
         crash::reached(Point::StoresOpened);
         let dependencies = Dependencies {
             store: Arc::clone(&store),
@@ -104,16 +105,34 @@ impl Server {
         let started_at = if data_dir.is_new() { Timestamp::default() } else { clock.now() };
         let verifier = RequestVerifier::new(config.identity.signature_window, NONCES_MAX, started_at);
         let router = router(&coordinator.handle(), verifier, &clock, &telemetry);
-        let listener = Arc::new(Listener {
-            acceptor: TlsAcceptor::from(Arc::new(tls_config)),
-            router,
-            trust_domain: ca.trust_domain().to_owned(),
-            clock,
-            handshake_timeout: config.listen.handshake_timeout,
-            connections: Arc::new(Semaphore::new(config.listen.connections_max)),
-        });
+        let (permits, windows) = (Arc::new(Semaphore::new(descriptors.connections)), Windows::new());
+        let listener = |security| {
+            Arc::new(Listener {
+                security,
+                router: router.clone(),
+                clock: Arc::clone(&clock),
+                handshake_timeout: config.listen.handshake_timeout,
+                connections: Arc::clone(&permits),
+                bound: descriptors.bound,
+                windows: windows.clone(),
+            })
+        };
         let (accepting, connections) = (TaskScope::new(), TaskScope::new());
-        accepting.spawn(accept(socket, listener, accepting.clone(), connections.clone()));
+        let acceptor = TlsAcceptor::from(Arc::new(tls_config));
+        let secure = listener(Security::Tls { acceptor, trust_domain: ca.trust_domain().to_owned() });
+        accepting.spawn(accept(socket, secure, accepting.clone(), connections.clone()));
+        let plaintext_file = data_dir.join(OPERATOR_DIR).join(tls::PLAINTEXT_ADDRESS_FILE);
+        tls::forget(&plaintext_file)?;
+        if let Some(address) = config.listen.plaintext {
+            let socket = bind(address.get()).await?;
+            let address = socket.local_addr().map_err(Error::Process)?;
+            tracing::warn!(%address, "listen.plaintext is set: connections to this address are not encrypted; it is for measuring");
+            let verifier = RequestVerifier::new(config.identity.signature_window, NONCES_MAX, started_at);
+            let greeter = Greeter { handle: coordinator.handle(), verifier };
+            let plaintext = listener(Security::Plaintext(greeter));
+            accepting.spawn(accept(socket, plaintext, accepting.clone(), connections.clone()));
+            tls::write_plaintext_address(&plaintext_file, address)?;
+        }
         if let Some(plain) = config.telemetry.address {
             let socket = bind(plain).await?;
             background.spawn(accept_plain(socket, telemetry_router(&telemetry, None), background.clone()));
@@ -171,6 +190,27 @@ impl Server {
     }
 }
 
+/// How many descriptors the blob store may come to use: two for every spool file.
+fn files_max(options: &sheaf_blob::OpenOptions) -> u64 {
+    2 * options.max_bytes.as_bytes().div_ceil(options.segment_len.as_bytes().max(1))
+}
+
+/// Opens the blob store and says how its bytes reach the disk.
+async fn open_blobs(
+    data_dir: &DataDir,
+    options: sheaf_blob::OpenOptions,
+) -> Result<Arc<dyn BlobStore>, Error> {
+    let wanted = options.direct_io;
+    let blob = DiskBlobs::open(&data_dir.join(BLOBS_DIR), options).await?;
+    metrics::gauge!(telemetry_names::BLOB_DIRECT_IO).set(if blob.is_direct() { 1.0 } else { 0.0 });
+    if wanted && !blob.is_direct() {
+        tracing::warn!(
+            "the filesystem of the data directory allows no direct I/O; models and updates go through the page cache, which costs more of the processor"
+        );
+    }
+    Ok(Arc::new(blob))
+}
+
 /// Nonces of signed requests remembered at once.
 const NONCES_MAX: usize = 1_000_000;
 
@@ -196,6 +236,7 @@ fn settings(config: &Config, data_dir: &DataDir, advertised: Vec<String>) -> Set
         beat_every: config.limits.beat_every,
         hold_max: config.limits.hold_max,
         inflight: config.limits.inflight,
+        handing_out: config.limits.handing_out,
         fold_budget: config.limits.fold,
         running_max: config.limits.running_max,
         sites_max: config.limits.sites_max,

@@ -26,6 +26,9 @@ pub const OPERATOR_CA_FILE: &str = "ca.pem";
 /// Where the server listens, in the operator's directory.
 pub const OPERATOR_ADDRESS_FILE: &str = "address";
 
+/// Where the server listens without TLS, in the operator's directory, when it does.
+pub const PLAINTEXT_ADDRESS_FILE: &str = "plaintext-address";
+
 /// Loads the CA of `dir`, or makes one on the spot.
 pub(crate) fn authority(
     dir: &Path,
@@ -89,6 +92,24 @@ pub(crate) fn write_address(dir: &Path, advertised: &[String]) -> Result<(), Err
     let new = dir.join("address.new");
     std::fs::write(&new, format!("{address}\n")).map_err(failed)?;
     std::fs::rename(&new, dir.join(OPERATOR_ADDRESS_FILE)).map_err(failed)
+}
+
+/// Tells this machine where the server listens without TLS.
+pub(crate) fn write_plaintext_address(file: &Path, address: std::net::SocketAddr) -> Result<(), Error> {
+    let failed = |source| Error::File { path: file.to_owned(), source };
+    let new = file.with_extension("new");
+    std::fs::write(&new, format!("{address}\n")).map_err(failed)?;
+    std::fs::rename(&new, file).map_err(failed)
+}
+
+/// Removes what an earlier start left behind.
+pub(crate) fn forget(file: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(file) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::File { path: file.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn private(dir: &Path) -> std::io::Result<()> {

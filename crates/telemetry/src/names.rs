@@ -111,12 +111,14 @@ list! {
         "Bytes of live objects in the blob store.";
     BLOB_SPOOL_BYTES = "sheaf_blob_spool_bytes", Gauge, Bytes, &[], &[],
         "Bytes the files of the blob store occupy, space to be used again included.";
+    BLOB_DIRECT_IO = "sheaf_blob_direct_io", Gauge, Count, &[], &[],
+        "1 when bytes of objects go past the page cache, 0 when the filesystem or the configuration does not let them.";
     HTTP_REQUESTS_TOTAL = "sheaf_http_requests_total", Counter, Count, &["front_end", "method", "status"], &[],
         "Requests answered, by front-end, method and class of status.";
     CONNECTIONS = "sheaf_connections", Gauge, Count, &[], &[],
         "Connections open at this moment.";
     CONNECTIONS_REFUSED_TOTAL = "sheaf_connections_refused_total", Counter, Count, &["reason"], &[],
-        "Connections closed before a request was read, by reason: limit, tls, revoked.";
+        "Connections closed before a request was read, by reason: limit, descriptors, tls, greeting, revoked.";
     METRICS_DROPPED_TOTAL = "sheaf_metrics_dropped_total", Counter, Count, &[], &[],
         "Records dropped because their name is not listed or their metric has too many label sets.";
 }

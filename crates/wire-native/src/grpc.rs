@@ -3,13 +3,17 @@
 //! Identity comes from the client certificate alone. A call without one is refused before its body is read; `Enrol` is the one
 //! exception, and its body is small. An upload's length is reserved before its first chunk is taken.
 
+mod prepared;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use sheaf_domain::{ByteSpan, Identity, Timestamp};
 use sheaf_messages::v1::participant_server::{Participant, ParticipantServer};
@@ -25,10 +29,11 @@ type Reply<T> = Result<tonic::Response<T>, Status>;
 
 /// The service as a router, to be merged with others on one port.
 pub(crate) fn router(handlers: Handlers) -> axum::Router {
-    let service = ParticipantServer::new(Calls { handlers: handlers.clone() })
+    let calls = Arc::new(Calls { handlers: handlers.clone() });
+    let service = ParticipantServer::from_arc(Arc::clone(&calls))
         .max_decoding_message_size(bounds::LIST_BODY_LEN_MAX)
         .max_encoding_message_size(bounds::LIST_BODY_LEN_MAX);
-    axum::Router::new().route_service(PATH, Guard { service, handlers })
+    axum::Router::new().route_service(PATH, Guard { service, handlers, calls })
 }
 
 const PATH: &str = "/sheaf.native.v1.Participant/{method}";
@@ -64,14 +69,8 @@ impl Participant for Calls {
 
     async fn read_version(&self, request: Request<v1::ReadVersionRequest>) -> Reply<v1::ReadVersionReply> {
         let who = self.caller(&request, Ended::Refused)?;
-        let request = request.into_inner();
-        let read = async {
-            let version = messages::version_from_wire(request.version.as_ref())?;
-            let span = ByteSpan { offset: request.offset, len: request.length };
-            let content = self.handlers.read_version(&who, &version, span).await?;
-            Ok(v1::ReadVersionReply { content })
-        };
-        reply(read.await)
+        let content = self.content(&who, &request.into_inner()).await;
+        reply(content.map(|content| v1::ReadVersionReply { content }))
     }
 
     async fn missing(&self, request: Request<v1::MissingRequest>) -> Reply<v1::MissingReply> {
@@ -106,6 +105,23 @@ impl Calls {
         let now = self.handlers.clock().now();
         let who = PeerIdentity::caller(request.extensions().get(), now, ended);
         who.map_err(|error| to_status(&error))
+    }
+
+    async fn content(&self, who: &Identity, request: &v1::ReadVersionRequest) -> Result<Bytes, Error> {
+        let version = messages::version_from_wire(request.version.as_ref())?;
+        let span = ByteSpan { offset: request.offset, len: request.length };
+        self.handlers.read_version(who, &version, span).await
+    }
+
+    /// Answers a read with the shared bytes themselves.
+    async fn read_prepared(&self, request: http::Request<Body>) -> Result<Response, Error> {
+        let now = self.handlers.clock().now();
+        let who = PeerIdentity::caller(request.extensions().get(), now, Ended::Refused)?;
+        let asked = prepared::request(request.into_body()).await;
+        let asked = asked.inspect_err(|error| {
+            self.handlers.handle().note_malformed(&who, &error.to_string());
+        })?;
+        Ok(prepared::reply(self.content(&who, &asked).await?))
     }
 
     async fn take_piece(
@@ -154,6 +170,7 @@ fn reply<T>(result: Result<T, Error>) -> Reply<T> {
 struct Guard {
     service: ParticipantServer<Calls>,
     handlers: Handlers,
+    calls: Arc<Calls>,
 }
 
 impl Service<http::Request<Body>> for Guard {
@@ -166,7 +183,14 @@ impl Service<http::Request<Body>> for Guard {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let Guard { service, handlers } = self.clone();
+        if request.uri().path() == prepared::READ_PATH && request.method() == http::Method::POST {
+            let calls = Arc::clone(&self.calls);
+            let answer = async move { calls.read_prepared(request).await };
+            return Box::pin(async move {
+                Ok(answer.await.unwrap_or_else(|error| to_status(&error).into_http()))
+            });
+        }
+        let Guard { service, handlers, .. } = self.clone();
         Box::pin(async move {
             let sender = sender(&request);
             let request = if request.uri().path() == ENROL_PATH {

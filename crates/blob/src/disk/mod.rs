@@ -44,7 +44,9 @@ use sheaf_domain::{ByteSize, Digest, Segment};
 use sheaf_runtime::{Compute, TaskScope};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::direct::{ALIGN, Buffers};
 use crate::files::{Files, LocalFiles, Lock};
+use crate::hash::Stage;
 use crate::{BlobStore, Error, Hold, ObjectWriter, Usage};
 use committer::{Change, DiskTable};
 use spool::{Extent, Spool};
@@ -57,17 +59,17 @@ pub struct OpenOptions {
     pub max_bytes: ByteSize,
     /// How many bytes of objects a spool file has room for; a longer object gets a file of its own.
     pub segment_len: ByteSize,
-    /// Where hashing and writing run.
-    pub compute: Compute,
+    /// Whether bytes of objects go past the page cache where the filesystem allows it.
+    pub direct_io: bool,
 }
 
 impl Default for OpenOptions {
-    /// No limit but the disk's, 64 MiB per spool file, a pool as wide as the machine.
+    /// No limit but the disk's, 64 MiB per spool file, past the page cache.
     fn default() -> OpenOptions {
         OpenOptions {
             max_bytes: ByteSize::from_bytes(u64::MAX),
             segment_len: ByteSize::from_mib(64),
-            compute: Compute::for_this_machine(),
+            direct_io: true,
         }
     }
 }
@@ -78,6 +80,7 @@ pub struct DiskBlobs {
     shared: Arc<Shared>,
     scope: TaskScope,
     lock: Mutex<Option<Box<dyn Lock>>>,
+    direct: bool,
 }
 
 /// What the store and its writers share.
@@ -85,7 +88,8 @@ pub struct DiskBlobs {
 pub(crate) struct Shared {
     table: Arc<Mutex<DiskTable>>,
     spool: Arc<Spool>,
-    compute: Compute,
+    hashing: Stage,
+    buffers: Buffers,
     /// For what waits on the disk and computes nothing.
     disk: Compute,
     changes: Mutex<Option<mpsc::Sender<Change>>>,
@@ -117,17 +121,24 @@ impl DiskBlobs {
         options: OpenOptions,
     ) -> Result<DiskBlobs, Error> {
         let disk = Compute::new(DISK_THREADS);
-        let OpenOptions { max_bytes, segment_len, compute } = options;
         let dir = dir.to_owned();
-        let opened = disk.run(move || open::open(files, &dir, segment_len.as_bytes(), max_bytes.as_bytes()));
+        let opened = disk.run(move || open::open(files, &dir, &options));
         let opened = opened.await??;
         let (sender, receiver) = mpsc::channel(committer::QUEUE_LEN);
         let scope = TaskScope::new();
         // It ends when the last sender is gone: the store was closed, or it and all its writers were dropped.
         drop(scope.spawn(committer::run(receiver, opened.committer)));
         let changes = Mutex::new(Some(sender));
-        let shared = Shared { table: opened.table, spool: opened.spool, compute, disk, changes };
-        Ok(DiskBlobs { shared: Arc::new(shared), scope, lock: Mutex::new(Some(opened.lock)) })
+        let (table, spool) = (opened.table, opened.spool);
+        let (hashing, buffers) = (Stage::for_this_machine(), Buffers::default());
+        let shared = Shared { table, spool, hashing, buffers, disk, changes };
+        let (lock, direct) = (Mutex::new(Some(opened.lock)), opened.direct);
+        Ok(DiskBlobs { shared: Arc::new(shared), scope, lock, direct })
+    }
+
+    /// Whether the bytes of objects go past the page cache, as they do where the filesystem allows it.
+    pub fn is_direct(&self) -> bool {
+        self.direct
     }
 }
 
@@ -176,13 +187,25 @@ struct Pinned {
 }
 
 impl Pinned {
-    fn read(&self) -> Result<Bytes, Error> {
+    fn read(&self, buffers: &Buffers) -> Result<Bytes, Error> {
         // The length is at most that of an object that was written by a process of this machine.
-        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
-        self.extent.read(&mut bytes, self.offset)?;
-        Ok(Bytes::from(bytes))
+        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
+        if len < DIRECT_LEN_LEAST {
+            let mut bytes = vec![0; len];
+            self.extent.read(&mut bytes, self.offset)?;
+            return Ok(Bytes::from(bytes));
+        }
+        // The blocks around the stretch; extents begin and end on blocks, so they are inside.
+        let before = usize::try_from(self.offset % ALIGN as u64).unwrap_or(0);
+        let blocks_len = (before + len).next_multiple_of(ALIGN);
+        let mut buffer = buffers.take(blocks_len);
+        self.extent.read(&mut buffer[..blocks_len], self.offset - before as u64)?;
+        Ok(Bytes::from_owner(buffer).slice(before..before + len))
     }
 }
+
+/// A shorter read than this goes through the page cache: a block's worth of alignment costs more than a copy.
+const DIRECT_LEN_LEAST: usize = 64 * 1024;
 
 /// The committer's answer.
 async fn asked<T>(outcome: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
@@ -199,13 +222,15 @@ impl BlobStore for DiskBlobs {
 
     async fn read(&self, object: &Digest, offset: u64, len: u64) -> Result<Bytes, Error> {
         let pinned = self.shared.pin(object, offset, len)?;
-        self.shared.disk.run(move || pinned.read()).await?
+        let buffers = self.shared.buffers.clone();
+        self.shared.disk.run(move || pinned.read(&buffers)).await?
     }
 
     async fn read_many(&self, segments: &[Segment]) -> Result<Vec<Bytes>, Error> {
         let pin = |segment: &Segment| self.shared.pin(&segment.object, segment.offset, segment.len);
         let pinned = segments.iter().map(pin).collect::<Result<Vec<_>, _>>()?;
-        self.shared.disk.run(move || pinned.iter().map(Pinned::read).collect()).await?
+        let buffers = self.shared.buffers.clone();
+        self.shared.disk.run(move || pinned.iter().map(|stretch| stretch.read(&buffers)).collect()).await?
     }
 
     async fn len(&self, object: &Digest) -> Result<Option<u64>, Error> {

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::OpenOptions;
 use super::committer::{Committer, DiskTable, records};
 use super::header;
 use super::index::{self, INDEX_NAME, INDEX_NEW_NAME, Index, Loaded};
@@ -24,21 +25,20 @@ pub(crate) struct Opened {
     pub(crate) spool: Arc<Spool>,
     pub(crate) committer: Committer,
     pub(crate) lock: Box<dyn Lock>,
+    /// Whether spool files go past the page cache.
+    pub(crate) direct: bool,
 }
 
-pub(crate) fn open(
-    files: Arc<dyn Files>,
-    dir: &Path,
-    segment_len: u64,
-    max_bytes: u64,
-) -> Result<Opened, Error> {
+pub(crate) fn open(files: Arc<dyn Files>, dir: &Path, options: &OpenOptions) -> Result<Opened, Error> {
     files.create_dir(dir).map_err(|source| Error::io("create", dir, source))?;
     let lock_path = dir.join(LOCK_NAME);
     let lock = files.lock(&lock_path).map_err(|source| Error::io("lock", &lock_path, source))?;
-    let lock = lock.ok_or(Error::Locked { path: lock_path })?;
+    let lock = lock.ok_or(Error::Locked { path: lock_path.clone() })?;
+    // Spool files may be used through the page cache as well, so a question that cannot be answered is no obstacle.
+    let direct = files.is_direct(&lock_path).unwrap_or(false) && options.direct_io;
     let names = files.list(dir).map_err(|source| Error::io("list", dir, source))?;
-    let spool = Spool::new(Arc::clone(&files), dir.to_owned(), segment_len, max_bytes);
-    let unfinished = adopt_files(&*files, dir, &names, &spool)?;
+    let spool = Spool::new(Arc::clone(&files), dir.to_owned(), options);
+    let unfinished = adopt_files(dir, &names, &spool)?;
     let (table, index) = if names.iter().any(|name| name == INDEX_NAME) {
         load_index(&files, dir, &spool)?
     } else if spool.spool_bytes() > 0 {
@@ -54,21 +54,16 @@ pub(crate) fn open(
     spool.trim()?;
     let table = Arc::new(Mutex::new(table));
     let committer = Committer::new(Arc::clone(&table), index);
-    Ok(Opened { table, spool, committer, lock })
+    Ok(Opened { table, spool, committer, lock, direct })
 }
 
 /// Takes over the spool files; returns those that were never finished.
-fn adopt_files(
-    files: &dyn Files,
-    dir: &Path,
-    names: &[String],
-    spool: &Spool,
-) -> Result<Vec<PathBuf>, Error> {
+fn adopt_files(dir: &Path, names: &[String], spool: &Spool) -> Result<Vec<PathBuf>, Error> {
     let mut unfinished = Vec::new();
     for name in names {
         let Some(id) = header::file_id(name) else { continue };
         let path = dir.join(name);
-        let raw = files.open(&path).map_err(|source| Error::io("open", &path, source))?;
+        let raw = spool.open_file(&path).map_err(|source| Error::io("open", &path, source))?;
         match header::read(&*raw, &path, id)? {
             Some(len) => spool.adopt(id, path, raw, len),
             None => unfinished.push(path),

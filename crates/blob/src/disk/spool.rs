@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sheaf_runtime::crash::{self, Point};
 use tokio::sync::Semaphore;
 
+use super::OpenOptions;
 use super::header::{self, ALIGN, HEADER_LEN};
 use crate::Error;
 use crate::files::{Files, RawFile};
@@ -26,6 +27,7 @@ pub(crate) struct Spool {
     dir: PathBuf,
     segment_len: u64,
     max_bytes: u64,
+    direct_io: bool,
     state: Mutex<State>,
     /// One file is added at a time, so that writers who need room share it.
     pub(crate) growth: Arc<Semaphore>,
@@ -66,10 +68,16 @@ pub(crate) struct Extent {
 }
 
 impl Spool {
-    pub(crate) fn new(files: Arc<dyn Files>, dir: PathBuf, segment_len: u64, max_bytes: u64) -> Arc<Spool> {
-        let segment_len = aligned(segment_len.max(1)).unwrap_or(u64::MAX / 2);
-        let growth = Arc::new(Semaphore::new(1));
-        Arc::new(Spool { files, dir, segment_len, max_bytes, state: Mutex::default(), growth })
+    pub(crate) fn new(files: Arc<dyn Files>, dir: PathBuf, options: &OpenOptions) -> Arc<Spool> {
+        let segment_len = aligned(options.segment_len.as_bytes().max(1)).unwrap_or(u64::MAX / 2);
+        let max_bytes = options.max_bytes.as_bytes();
+        let (direct_io, growth) = (options.direct_io, Arc::new(Semaphore::new(1)));
+        Arc::new(Spool { files, dir, segment_len, max_bytes, direct_io, state: Mutex::default(), growth })
+    }
+
+    /// Opens a spool file that an earlier process left behind.
+    pub(crate) fn open_file(&self, path: &Path) -> std::io::Result<Box<dyn RawFile>> {
+        if self.direct_io { self.files.open_bulk(path) } else { self.files.open(path) }
     }
 
     pub(crate) fn max_bytes(&self) -> u64 {
@@ -196,7 +204,8 @@ impl Spool {
     fn create_file(&self, id: u32, path: &Path, len: u64) -> Result<Box<dyn RawFile>, Error> {
         let failed = |action| move |source| Error::io(action, path, source);
         let fill = || {
-            let raw = self.files.create(path).map_err(failed("create"))?;
+            let made = if self.direct_io { self.files.create_bulk(path) } else { self.files.create(path) };
+            let raw = made.map_err(failed("create"))?;
             raw.allocate(len).map_err(failed("preallocate"))?;
             crash::reached(Point::SpoolFileMade);
             raw.write_at(&header::encode(id, len), 0).map_err(failed("write"))?;
@@ -322,9 +331,10 @@ impl Extent {
         file.raw.write_at(bytes, self.offset + at).map_err(|source| Error::io("write", &file.path, source))
     }
 
-    /// Fills `bytes` from `at` bytes after the start.
+    /// Fills `bytes` from `at` bytes after the start; the caller stays inside the room.
     pub(crate) fn read(&self, bytes: &mut [u8], at: u64) -> Result<(), Error> {
         let Some((_, file)) = &self.place else { return Ok(()) };
+        debug_assert!(at + bytes.len() as u64 <= self.room, "a read stays inside its extent");
         file.raw.read_at(bytes, self.offset + at).map_err(|source| Error::io("read", &file.path, source))
     }
 
@@ -354,6 +364,7 @@ fn aligned(len: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use sheaf_domain::ByteSize;
 
     use super::*;
     use crate::files::LocalFiles;
@@ -366,7 +377,12 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 1_u64..40_000, any::<prop::sample::Index>()), 1..80),
         ) {
             let dir = tempfile::tempdir().unwrap();
-            let spool = Spool::new(Arc::new(LocalFiles), dir.path().to_owned(), 64 * 1024, 512 * 1024);
+            let options = OpenOptions {
+                max_bytes: ByteSize::from_bytes(512 * 1024),
+                segment_len: ByteSize::from_bytes(64 * 1024),
+                ..OpenOptions::default()
+            };
+            let spool = Spool::new(Arc::new(LocalFiles), dir.path().to_owned(), &options);
             let mut live: Vec<Extent> = Vec::new();
             for (take, len, which) in steps {
                 if take {

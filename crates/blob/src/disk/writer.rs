@@ -1,23 +1,23 @@
-//! Taking in one object: bytes are gathered, hashed and written in batches off the I/O threads.
+//! Taking in one object: bytes are gathered in an aligned buffer, which is hashed and written off the I/O threads.
 //!
-//! At most [`BATCH_LEN`] bytes are gathered; a longer piece is written as it came. The extent is shared with every
-//! write under way, so that room is never free while something is still being written there.
+//! An object has one buffer at a time, from a pool; hashing and writing of it go on side by side, and both read only. The
+//! extent is shared with every write under way, so that room is never free while something is still being written there. The
+//! last buffer is written to the end of its block, which is the object's own room.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sheaf_domain::{Digest, Hasher};
+use sheaf_domain::Digest;
 use sheaf_runtime::crash::{self, Point};
 use tokio::sync::oneshot;
 
 use super::committer::Change;
 use super::spool::Extent;
 use super::{Shared, asked};
+use crate::direct::{ALIGN, BUFFER_LEN, PooledBuffer};
+use crate::hash::Lane;
 use crate::{Error, Hold, ObjectWriter, Stored};
-
-/// How many bytes are hashed and written at a time.
-const BATCH_LEN: usize = 256 * 1024;
 
 /// An object being taken in.
 pub(crate) struct DiskWriter {
@@ -25,15 +25,27 @@ pub(crate) struct DiskWriter {
     hold: Hold,
     declared: u64,
     received: u64,
-    gathered: Vec<u8>,
+    gathered: Option<Gathered>,
     extent: Arc<Extent>,
-    /// Missing while a batch is under way, and for good after one was cut off or failed.
+    /// Missing while a buffer is under way, and for good after one was cut off or failed.
     progress: Option<Progress>,
 }
 
 struct Progress {
-    hasher: Hasher,
+    lane: Lane,
     written: u64,
+}
+
+/// What was received and is not written yet.
+struct Gathered {
+    buffer: PooledBuffer,
+    filled: usize,
+}
+
+impl AsRef<[u8]> for Gathered {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.filled]
+    }
 }
 
 impl std::fmt::Debug for DiskWriter {
@@ -51,49 +63,52 @@ impl DiskWriter {
             hold,
             declared: len,
             received: 0,
-            gathered: Vec::new(),
+            gathered: None,
             extent: Arc::new(extent),
-            progress: Some(Progress { hasher: Hasher::new(), written: 0 }),
+            progress: Some(Progress { lane: Lane::new(), written: 0 }),
         }
     }
 
-    /// Gathers bytes, writing out each batch that is full.
+    /// Gathers bytes, writing out each buffer that is full.
     async fn gather(&mut self, mut bytes: Bytes) -> Result<(), Error> {
         while !bytes.is_empty() {
-            if self.gathered.is_empty() && bytes.len() >= BATCH_LEN {
-                self.write_out(bytes).await?;
-                return Ok(());
-            }
-            let part = bytes.split_to(bytes.len().min(BATCH_LEN - self.gathered.len()));
-            self.gathered.extend_from_slice(&part);
-            if self.gathered.len() == BATCH_LEN {
-                self.write_out_gathered().await?;
+            let left = self.left();
+            let buffers = &self.shared.buffers;
+            let gathered = self
+                .gathered
+                .get_or_insert_with(|| Gathered { buffer: buffers.take(left.min(BUFFER_LEN)), filled: 0 });
+            let room = left.min(BUFFER_LEN) - gathered.filled;
+            let part = bytes.split_to(bytes.len().min(room));
+            gathered.buffer[gathered.filled..gathered.filled + part.len()].copy_from_slice(&part);
+            gathered.filled += part.len();
+            if part.len() == room {
+                self.write_out().await?;
             }
         }
         Ok(())
     }
 
-    async fn write_out_gathered(&mut self) -> Result<(), Error> {
-        let gathered = std::mem::take(&mut self.gathered);
-        self.gathered = self.write_out(gathered).await?;
-        self.gathered.clear();
-        Ok(())
+    /// How much is not written yet of what was declared.
+    fn left(&self) -> usize {
+        let written = self.progress.as_ref().map_or(self.declared, |progress| progress.written);
+        usize::try_from(self.declared - written).unwrap_or(usize::MAX)
     }
 
-    /// Hashes and writes a batch; gives it back.
-    async fn write_out<B: AsRef<[u8]> + Send + 'static>(&mut self, batch: B) -> Result<B, Error> {
-        let mut progress = self.progress.take().ok_or(Error::Incomplete)?;
-        let extent = Arc::clone(&self.extent);
-        let work = move || {
-            let bytes = batch.as_ref();
-            progress.hasher.update(bytes);
-            extent.write(bytes, progress.written)?;
-            progress.written += bytes.len() as u64;
-            Ok::<_, Error>((progress, batch))
-        };
-        let (progress, batch) = self.shared.compute.run(work).await??;
-        self.progress = Some(progress);
-        Ok(batch)
+    /// Hashes and writes what was gathered.
+    async fn write_out(&mut self) -> Result<(), Error> {
+        let Some(mut gathered) = self.gathered.take() else { return Ok(()) };
+        let Progress { lane, written } = self.progress.take().ok_or(Error::Incomplete)?;
+        // To the end of the block: what was in the buffer before is none of the disk's business.
+        let block_end = gathered.filled.next_multiple_of(ALIGN);
+        gathered.buffer[gathered.filled..block_end].fill(0);
+        let gathered = Arc::new(gathered);
+        let (extent, batch) = (Arc::clone(&self.extent), Arc::clone(&gathered));
+        let write = self.shared.disk.run(move || extent.write(&batch.buffer[..block_end], written));
+        let hash = self.shared.hashing.update(lane, Arc::clone(&gathered) as _);
+        let (wrote, hashed) = tokio::join!(write, hash);
+        wrote??;
+        self.progress = Some(Progress { lane: hashed?, written: written + gathered.filled as u64 });
+        Ok(())
     }
 }
 
@@ -118,10 +133,8 @@ impl ObjectWriter for DiskWriter {
         if self.received != self.declared {
             return Err(Error::Length { declared: self.declared, received: self.received });
         }
-        if !self.gathered.is_empty() {
-            self.write_out_gathered().await?;
-        }
-        let digest = self.progress.take().ok_or(Error::Incomplete)?.hasher.finish();
+        self.write_out().await?;
+        let digest = self.progress.take().ok_or(Error::Incomplete)?.lane.finish();
         if let Some(expected) = expected.filter(|expected| *expected != digest) {
             return Err(Error::DigestMismatch { expected, found: digest });
         }

@@ -63,7 +63,30 @@ impl HttpsTransport {
         signing: Option<Arc<Signing>>,
         timeouts: Timeouts,
     ) -> HttpsTransport {
-        let dialer = Arc::new(Dialer::new(address.clone(), proxy, tls, b"http/1.1", timeouts.connect));
+        let dialer = Dialer::new(address.clone(), proxy, tls, b"http/1.1", timeouts.connect);
+        HttpsTransport::over(address, dialer, signing, timeouts)
+    }
+
+    /// A transport that encrypts nothing, to a server on this machine that listens for it; `signing` says who calls.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for any but a loopback address.
+    pub fn plaintext(
+        address: Address,
+        signing: Option<Arc<Signing>>,
+        timeouts: Timeouts,
+    ) -> Result<HttpsTransport, Error> {
+        let dialer = Dialer::plaintext(address.clone(), signing, timeouts.connect)?;
+        Ok(HttpsTransport::over(address, dialer, None, timeouts))
+    }
+
+    fn over(
+        address: Address,
+        dialer: Dialer,
+        signing: Option<Arc<Signing>>,
+        timeouts: Timeouts,
+    ) -> HttpsTransport {
+        let dialer = Arc::new(dialer);
         let connector = service_fn(move |_: http::Uri| -> Opened {
             let dialer = Arc::clone(&dialer);
             Box::pin(async move { dialer.connect().await })

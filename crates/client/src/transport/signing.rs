@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use sheaf_domain::{Digest, SiteName, Timestamp};
-use sheaf_pki::{RequestParts, SiteKey, sign_request};
+use sheaf_pki::{RequestParts, SiteKey, greeting_request, sign_request};
 use sheaf_runtime::{Clock, Entropy};
 
 use crate::Error;
@@ -45,6 +45,12 @@ impl Signing {
         let now = now.saturating_add_signed(self.offset_ms.load(Ordering::Relaxed));
         let now = Timestamp::from_millis(now);
         Ok(sign_request(&self.key, &self.site, &parts, &body, now, self.entropy.as_ref())?)
+    }
+
+    /// The first line of a plaintext connection.
+    pub(super) fn greeting(&self) -> Result<String, Error> {
+        let (request, body) = greeting_request(&self.trust_domain);
+        Ok(sheaf_pki::greeting(&self.headers(request.method, request.path_and_query, body)?))
     }
 
     /// Takes the server's time from a refused signature; whether signing again may help.

@@ -42,7 +42,7 @@ impl World {
 
     async fn values(&self, manifest: &Manifest) -> Vec<f32> {
         let span = ByteSpan { offset: 0, len: manifest.byte_len() };
-        let bytes = models::read_once(&self.blob, manifest, span).await.unwrap();
+        let bytes = models::read(&self.blob, &models::Layout::of(manifest), span).await.unwrap();
         bytes.as_chunks().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect()
     }
 

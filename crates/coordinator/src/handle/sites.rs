@@ -8,7 +8,7 @@ use sheaf_domain::{
 };
 
 use crate::command::Command;
-use crate::{Error, Handle, READ_LEN_MAX, Withdrawn, gate, models};
+use crate::{Error, Handle, READ_LEN_MAX, Withdrawn, gate};
 
 /// The longest client description kept, in characters.
 const CLIENT_LEN_MAX: usize = 128;
@@ -185,7 +185,7 @@ impl Handle {
             )));
         }
         let manifest = self.manifest(who, version).await?;
-        let bytes = models::read_once(&*self.shared.blob, &manifest, span).await?;
+        let bytes = self.shared.tiles.read(&*self.shared.blob, version, &manifest, span).await?;
         if who.role == Role::Participant {
             self.touch(&who.name, None).await?;
         }

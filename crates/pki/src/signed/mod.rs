@@ -5,6 +5,7 @@
 //! nonce (32 hexadecimal digits). The signature is the site key's own: ECDSA with SHA-256 for P-256. It covers no other
 //! header, and hides nothing: a proxy that opens TLS reads the request and its answer.
 
+mod greeting;
 mod verifier;
 
 use base64::Engine;
@@ -14,6 +15,7 @@ use sheaf_runtime::Entropy;
 
 use crate::{Error, SiteKey};
 
+pub use greeting::{GREETING_LEN_MAX, greeting, greeting_request, read_greeting};
 pub use verifier::{AHEAD_MAX, RequestVerifier, SignatureError};
 
 /// The site's name.

@@ -9,6 +9,8 @@ use sheaf_domain::{ByteSize, Span};
 pub struct LimitsSection {
     /// Bytes of uploads in flight, over all participants.
     pub inflight: ByteSize,
+    /// Bytes of models on their way out, over all readers; those who read the same stretch share it.
+    pub handing_out: ByteSize,
     /// Bytes of tiles a fold holds.
     pub fold: ByteSize,
     /// How long a participant may make no progress before it counts as lost.
@@ -27,6 +29,7 @@ impl Default for LimitsSection {
     fn default() -> LimitsSection {
         LimitsSection {
             inflight: ByteSize::from_mib(128),
+            handing_out: ByteSize::from_mib(32),
             fold: ByteSize::from_mib(32),
             liveness: Span::from_secs(60),
             beat_every: Span::from_secs(10),

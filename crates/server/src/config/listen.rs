@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use sheaf_domain::Span;
 
+use super::LoopbackAddr;
+
 /// `[listen]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -15,6 +17,8 @@ pub struct ListenSection {
     pub names: Vec<String>,
     /// Connections at once; further ones are refused.
     pub connections_max: usize,
+    /// A loopback address that is served without TLS as well, for measuring: a signed line takes the handshake's place.
+    pub plaintext: Option<LoopbackAddr>,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Span,
     /// How long a drain waits for what is in flight.
@@ -27,6 +31,7 @@ impl Default for ListenSection {
             address: SocketAddr::from(([127, 0, 0, 1], 7443)),
             names: Vec::new(),
             connections_max: 10_000,
+            plaintext: None,
             handshake_timeout: Span::from_secs(10),
             drain_timeout: Span::from_secs(20),
         }

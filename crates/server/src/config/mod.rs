@@ -7,6 +7,7 @@ mod layer;
 mod limits;
 mod listen;
 mod log;
+mod loopback;
 mod store;
 mod telemetry;
 
@@ -19,6 +20,7 @@ pub use layer::{Layer, Origin, Resolved};
 pub use limits::LimitsSection;
 pub use listen::ListenSection;
 pub use log::{LogFormat, LogSection};
+pub use loopback::LoopbackAddr;
 pub use store::StoreSection;
 pub use telemetry::TelemetrySection;
 

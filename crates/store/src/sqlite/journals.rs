@@ -1,5 +1,7 @@
 //! Journals in SQL: leases, entries, heads.
 
+use std::sync::LazyLock;
+
 use futures_util::TryStreamExt as _;
 use sheaf_domain::{Digest, GENESIS, JournalEntry, JournalId, Span, Timestamp};
 use sqlx::SqliteConnection;
@@ -226,22 +228,45 @@ async fn keep_lease(connection: &mut SqliteConnection, lease: &Lease) -> Result<
     Ok(())
 }
 
+/// Statements that add several entries, the longest first: a statement costs much more than a row of it. A few lengths only,
+/// so that each is prepared once.
+static INSERTS: LazyLock<[(usize, String); 4]> =
+    LazyLock::new(|| [128, 32, 8, 1].map(|rows| (rows, insert_of(rows))));
+
+fn insert_of(rows: usize) -> String {
+    const COLUMNS: usize = 7;
+    let row = |row_idx: usize| {
+        let places: Vec<String> =
+            (1..=COLUMNS).map(|column| format!("${}", row_idx * COLUMNS + column)).collect();
+        format!("({})", places.join(", "))
+    };
+    let values: Vec<String> = (0..rows).map(row).collect();
+    format!(
+        "INSERT INTO entries (journal, seq, at_ms, kind, body, previous_hash, hash) VALUES {}",
+        values.join(", ")
+    )
+}
+
 async fn keep_entries(connection: &mut SqliteConnection, placed: &Appended) -> Result<(), Error> {
     let journal = placed.journal.to_string();
-    for entry in &placed.entries {
-        sqlx::query(
-            "INSERT INTO entries (journal, seq, at_ms, kind, body, previous_hash, hash)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(&journal)
-        .bind(signed(entry.seq)?)
-        .bind(millis(entry.at)?)
-        .bind(&entry.kind)
-        .bind(&entry.body)
-        .bind(hash(&entry.previous))
-        .bind(hash(&entry.hash))
-        .execute(&mut *connection)
-        .await?;
+    let mut left = placed.entries.as_slice();
+    while !left.is_empty() {
+        let sql = INSERTS.iter().find(|(rows, _)| *rows <= left.len()).or(INSERTS.last());
+        let Some((rows, sql)) = sql else { break };
+        let (now, later) = left.split_at((*rows).min(left.len()));
+        let mut insert = sqlx::query(sql.as_str());
+        for entry in now {
+            insert = insert
+                .bind(&journal)
+                .bind(signed(entry.seq)?)
+                .bind(millis(entry.at)?)
+                .bind(&entry.kind)
+                .bind(&entry.body)
+                .bind(hash(&entry.previous))
+                .bind(hash(&entry.hash));
+        }
+        insert.execute(&mut *connection).await?;
+        left = later;
     }
     if let Some(last) = placed.entries.last() {
         sqlx::query("UPDATE journals SET head_seq = $1, head_hash = $2 WHERE journal = $3")

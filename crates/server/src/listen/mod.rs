@@ -1,7 +1,11 @@
-//! The listener: TLS, then HTTP/1.1 and HTTP/2 over one port, with who the peer is put into every request.
+//! The listeners: TLS, then HTTP/1.1 and HTTP/2 over one port, with who the peer is put into every request; and on request
+//! the same without TLS, for measuring on this machine.
 //!
 //! A connection is bounded in the time its handshake may take, the size of its headers, the streams it may open, and how long
 //! it may be silent before its first byte. Beyond the connection limit, new ones are closed and counted.
+
+mod greeting;
+mod window;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,12 +27,13 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+pub(crate) use self::greeting::Greeter;
+use self::window::Window;
+pub(crate) use self::window::Windows;
+use crate::descriptors::Bound;
+
 /// HTTP/2 frames as large as this are taken and sent.
 const FRAME_LEN: u32 = 256 * 1024;
-/// What one stream may send before it is read.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-/// What one connection may send before it is read.
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Streams one connection may have open.
 const STREAMS_MAX: u32 = 64;
 /// The largest headers, in bytes.
@@ -46,12 +51,22 @@ const ADMIN_PATH: &str = "/admin";
 
 /// What every connection shares.
 pub(crate) struct Listener {
-    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) security: Security,
     pub(crate) router: Router,
-    pub(crate) trust_domain: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) handshake_timeout: Span,
     pub(crate) connections: Arc<Semaphore>,
+    /// What bounds `connections`.
+    pub(crate) bound: Bound,
+    pub(crate) windows: Windows,
+}
+
+/// How a connection begins, and what tells who the peer is.
+pub(crate) enum Security {
+    /// With a TLS handshake and a client certificate.
+    Tls { acceptor: TlsAcceptor, trust_domain: String },
+    /// With a signed line; for loopback only.
+    Plaintext(Greeter),
 }
 
 /// Accepts connections until `accepting` is cancelled; each is served in `connections` until that is cancelled.
@@ -77,26 +92,60 @@ pub(crate) async fn accept(
             }
         };
         let Ok(permit) = Arc::clone(&listener.connections).try_acquire_owned() else {
-            tracing::warn!(%addr, "connection refused: listen.connections_max is reached");
-            refused("limit");
+            tracing::warn!(%addr, "connection refused: {}", listener.bound.reason());
+            refused(listener.bound.label());
             continue;
         };
         let listener = Arc::clone(&listener);
         let draining = connections.clone();
-        connections.spawn(async move {
-            let open = Open::new();
-            serve_connection(stream, addr, &listener, &draining).await;
-            drop((open, permit));
-        });
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%addr, %error, "a socket option could not be set");
+        }
+        // A task for each kind, so that an idle plaintext connection takes no room for TLS.
+        if matches!(listener.security, Security::Plaintext(_)) {
+            connections.spawn(async move {
+                let open = Open::new();
+                serve_plaintext(stream, addr, &listener, &draining).await;
+                drop((open, permit));
+            });
+        } else {
+            connections.spawn(async move {
+                let open = Open::new();
+                serve_tls(stream, addr, &listener, &draining).await;
+                drop((open, permit));
+            });
+        }
     }
 }
 
-async fn serve_connection(stream: TcpStream, addr: SocketAddr, listener: &Listener, draining: &TaskScope) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%addr, %error, "a socket option could not be set");
+async fn serve_plaintext(
+    mut stream: TcpStream,
+    addr: SocketAddr,
+    listener: &Arc<Listener>,
+    draining: &TaskScope,
+) {
+    let Security::Plaintext(greeter) = &listener.security else { return };
+    // Boxed: the line's buffer is gone once the greeting is over.
+    let greeted = Box::pin(tokio::time::timeout(
+        listener.handshake_timeout.as_duration(),
+        greeter.greeted(&mut stream, listener.clock.as_ref()),
+    ));
+    match greeted.await {
+        Ok(Ok(peer)) => serve_peer(TokioIo::new(stream), peer, addr, listener, draining).await,
+        Ok(Err(error)) => {
+            tracing::warn!(%addr, %error, "plaintext connection refused");
+            refused("greeting");
+        }
+        Err(_) => {
+            tracing::warn!(%addr, "plaintext greeting took too long");
+            refused("greeting");
+        }
     }
-    let handshake =
-        tokio::time::timeout(listener.handshake_timeout.as_duration(), listener.acceptor.accept(stream));
+}
+
+async fn serve_tls(stream: TcpStream, addr: SocketAddr, listener: &Arc<Listener>, draining: &TaskScope) {
+    let Security::Tls { acceptor, trust_domain } = &listener.security else { return };
+    let handshake = tokio::time::timeout(listener.handshake_timeout.as_duration(), acceptor.accept(stream));
     let tls = match handshake.await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
@@ -110,7 +159,7 @@ async fn serve_connection(stream: TcpStream, addr: SocketAddr, listener: &Listen
             return;
         }
     };
-    let peer = match peer_of_chain(tls.get_ref().1.peer_certificates(), &listener.trust_domain) {
+    let peer = match peer_of_chain(tls.get_ref().1.peer_certificates(), trust_domain) {
         Ok(peer) => peer,
         Err(error) => {
             tracing::warn!(%addr, %error, "client certificate refused");
@@ -118,6 +167,20 @@ async fn serve_connection(stream: TcpStream, addr: SocketAddr, listener: &Listen
             return;
         }
     };
+    serve_peer(TokioIo::new(tls), peer, addr, listener, draining).await;
+}
+
+/// Serves a connection whose peer is known.
+async fn serve_peer<I>(
+    io: TokioIo<I>,
+    peer: Option<Peer>,
+    addr: SocketAddr,
+    listener: &Listener,
+    draining: &TaskScope,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let window = listener.windows.take();
     let router = listener.router.clone();
     let clock = Arc::clone(&listener.clock);
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
@@ -135,7 +198,7 @@ async fn serve_connection(stream: TcpStream, addr: SocketAddr, listener: &Listen
             Ok(answer)
         }
     });
-    serve_http(TokioIo::new(tls), service, draining, addr).await;
+    serve_http(io, service, &window, draining, addr).await;
 }
 
 /// Counts a connection while it is open, also when the task that serves it is dropped.
@@ -184,7 +247,7 @@ fn introduce(mut request: Request, peer: Option<&Peer>, addr: SocketAddr, clock:
     request
 }
 
-async fn serve_http<I, S>(io: TokioIo<I>, service: S, draining: &TaskScope, addr: SocketAddr)
+async fn serve_http<I, S>(io: TokioIo<I>, service: S, window: &Window, draining: &TaskScope, addr: SocketAddr)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: hyper::service::Service<
@@ -201,8 +264,8 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_frame_size(FRAME_LEN)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(window.stream())
+        .initial_connection_window_size(window.connection())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADERS_LEN_MAX)
         .keep_alive_interval(KEEP_ALIVE.0)
@@ -221,8 +284,13 @@ where
     }
 }
 
+/// Connections of the listener for metrics and health; they are within the descriptors kept for other things.
+const PLAIN_CONNECTIONS_MAX: usize = 64;
+
 /// A plain HTTP listener for metrics and health.
 pub(crate) async fn accept_plain(socket: TcpListener, router: Router, scope: TaskScope) {
+    let connections = Arc::new(Semaphore::new(PLAIN_CONNECTIONS_MAX));
+    let windows = Windows::new();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -233,12 +301,17 @@ pub(crate) async fn accept_plain(socket: TcpListener, router: Router, scope: Tas
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (router, draining) = (router.clone(), scope.clone());
+        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
+            refused("limit");
+            continue;
+        };
+        let (router, draining, window) = (router.clone(), scope.clone(), windows.take());
         scope.spawn(async move {
             let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
                 router.clone().oneshot(request.map(axum::body::Body::new))
             });
-            serve_http(TokioIo::new(stream), service, &draining, addr).await;
+            serve_http(TokioIo::new(stream), service, &window, &draining, addr).await;
+            drop(permit);
         });
     }
 }
