@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, completions, config, demo, invite, join, journal, logs, ls, model, nodes, pki, replay, rm, run,
-    serve, status, stop,
+    backup, bench, completions, config, demo, invite, join, journal, logs, ls, model, nodes, pki, replay, rm,
+    run, serve, status, stop,
 };
 use crate::operator::OperatorArgs;
 
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Config(config::Args),
     /// Run a whole federation on this machine: a server, five sites, real data.
     Demo(demo::Args),
+    /// Measure this program on this machine, beside what the machine allows.
+    Bench(bench::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
 }

@@ -54,6 +54,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
             .map(|failure| failure.kind)
             .or_else(|| cause.downcast_ref::<sheaf_server::Error>().map(sheaf_server::Error::kind))
             .or_else(|| cause.downcast_ref::<sheaf_client::Error>().map(sheaf_client::Error::kind))
+            .or_else(|| cause.downcast_ref::<sheaf_bench::Error>().map(sheaf_bench::Error::kind))
             .or_else(|| cause.downcast_ref::<sheaf_domain::Error>().map(sheaf_domain::Error::kind))
             .or_else(|| cause.downcast_ref::<sheaf_pki::Error>().map(sheaf_pki::Error::kind))
             .or_else(|| cause.downcast_ref::<std::io::Error>().and_then(kind_of_io))

@@ -40,6 +40,11 @@ fn is_drawn(from: &str, to: &str) -> bool {
             service || RANK_0.contains(&to) || RANK_1.contains(&to) || FRONT_ENDS.contains(&to)
         }
         "client" => ["messages", "domain", "tensor", "privacy", "pki", "runtime"].contains(&to),
+        "bench" => {
+            let pure = ["domain", "tensor", "messages", "aggregate"].contains(&to);
+            let capability = ["runtime", "store", "blob", "pki"].contains(&to);
+            pure || capability || to == "client"
+        }
         "simulate" => ["server", "client"].contains(&to),
         "cli" => !["testkit", "xtask"].contains(&to),
         "python" => ["client", "strategy", "tensor"].contains(&to),

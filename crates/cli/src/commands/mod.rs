@@ -1,6 +1,7 @@
 //! One file a command; this one sends each to its own.
 
 pub(crate) mod backup;
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;
@@ -47,6 +48,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Join(args) => join::join(*args),
         Command::Demo(args) => demo::demo(args, &context),
         Command::Restore(args) => backup::restore(&args, &context),
+        Command::Bench(args) => bench::bench(args, &context),
         Command::Pki(args) => pki::pki(args, &context),
         Command::Config(args) => config::config(args, &context),
         Command::Completions(args) => completions::completions(&args),

@@ -163,7 +163,8 @@ fn read_plan(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-async fn upload_model(operator: &mut Operator, file: &Path) -> anyhow::Result<(Manifest, String)> {
+/// Hands in the model of a file: its manifest, and the name its pieces were uploaded under.
+pub(crate) async fn upload_model(operator: &mut Operator, file: &Path) -> anyhow::Result<(Manifest, String)> {
     let bytes = Bytes::from(std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
     let unread =
         |error: sheaf_tensor::Error| Failure::usage(format!("{} is not a model: {error}", file.display()));

@@ -3,7 +3,7 @@
 use crate::world::World;
 
 /// Every command with a page of its own.
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 31] = [
     "",
     "serve",
     "join",
@@ -30,6 +30,11 @@ const COMMANDS: [&str; 26] = [
     "pki show",
     "config show",
     "demo",
+    "bench",
+    "bench exchange",
+    "bench polls",
+    "bench fold",
+    "bench durability",
 ];
 
 #[test]

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do the functions its cases share")]
 
 mod bad_input;
+mod bench;
 mod crashes;
 mod demo;
 mod exec;
