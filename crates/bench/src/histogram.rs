@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Buckets to a power of two.
 const STEPS: u64 = 64;
+/// The same, as a count in memory.
+const STEPS_LEN: usize = 64;
 /// Powers of two above the linear part; together they reach beyond a day in microseconds.
 const POWERS: usize = 32;
 
@@ -17,7 +19,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram { counts: vec![0; STEPS as usize * (POWERS + 1)], total: 0, max_us: 0 }
+        Histogram { counts: vec![0; STEPS_LEN * (POWERS + 1)], total: 0, max_us: 0 }
     }
 }
 

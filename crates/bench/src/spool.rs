@@ -47,8 +47,7 @@ pub async fn measure(
     budget_bytes: u64,
 ) -> Result<Figure, Error> {
     let compute = Compute::for_this_machine();
-    let options = OpenOptions { compute: compute.clone(), ..OpenOptions::default() };
-    let store = DiskBlobs::open(dir, options).await?;
+    let store = DiskBlobs::open(dir, OpenOptions::default()).await?;
     let clock = SystemClock::shared();
     let started = clock.monotonic();
     let pieces = Pieces::new(model::of_size(total_bytes / updates.max(1) as u64)?)?;
@@ -97,7 +96,7 @@ async fn fold_all(
     budget_bytes: u64,
 ) -> Result<(), Error> {
     let fold = Fold::new(Rule::WeightedMean, &fold::weights(manifests.len()))?;
-    let tile = tile_len(budget_bytes, manifests.len(), Dtype::F32) as u64 * Dtype::F32.size() as u64;
+    let tile = tile_len(budget_bytes, fold::element_bytes(manifests.len())) as u64 * Dtype::F32.size() as u64;
     let spans = (0..byte_len.div_ceil(tile)).map(|idx| {
         let offset = idx * tile;
         ByteSpan { offset, len: tile.min(byte_len - offset) }

@@ -20,6 +20,7 @@ mod table;
 
 pub use disk::{DiskBlobs, OpenOptions};
 pub use error::Error;
+pub use hash::digests_of_pair;
 pub use hold::Hold;
 pub use memory::MemoryBlobs;
 pub use store::{BlobStore, ObjectWriter, Stored, Usage};

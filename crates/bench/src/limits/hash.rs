@@ -1,6 +1,6 @@
 //! What SHA-256 costs: 64 MiB of pieces, two at a time, the fastest of a few passes.
 
-use sheaf_domain::Digest;
+use sheaf_blob::digests_of_pair;
 
 use super::GB;
 use crate::process::thread_cpu;
@@ -11,7 +11,7 @@ const PASSES: usize = 3;
 
 /// CPU seconds to hash one GB on one core.
 pub fn sha256_s_per_gb() -> f64 {
-    let bytes: Vec<u8> = (0..TOTAL).map(|idx| (idx % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..=u8::MAX - 5).cycle().take(TOTAL).collect();
     let pass = || {
         let before = thread_cpu();
         for pair in bytes.chunks_exact(2 * PIECE) {
@@ -24,9 +24,4 @@ pub fn sha256_s_per_gb() -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a constant far below 2^53")]
     let gb = TOTAL as f64 / GB;
     best / gb
-}
-
-/// Hashes two pieces as fast as this program can.
-fn digests_of_pair(first: &[u8], second: &[u8]) -> (Digest, Digest) {
-    (Digest::of(first), Digest::of(second))
 }

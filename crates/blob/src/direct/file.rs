@@ -123,7 +123,7 @@ mod tests {
 
     fn pattern(len: usize) -> AlignedBuffer {
         let mut buffer = AlignedBuffer::zeroed(len);
-        buffer.iter_mut().enumerate().for_each(|(idx, byte)| *byte = (idx % 251) as u8);
+        buffer.iter_mut().zip((0..=250).cycle()).for_each(|(byte, value)| *byte = value);
         buffer
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn open(files: Arc<dyn Files>, dir: &Path, options: &OpenOptions) -> 
     files.create_dir(dir).map_err(|source| Error::io("create", dir, source))?;
     let lock_path = dir.join(LOCK_NAME);
     let lock = files.lock(&lock_path).map_err(|source| Error::io("lock", &lock_path, source))?;
-    let lock = lock.ok_or(Error::Locked { path: lock_path.clone() })?;
+    let lock = lock.ok_or_else(|| Error::Locked { path: lock_path.clone() })?;
     // Spool files may be used through the page cache as well, so a question that cannot be answered is no obstacle.
     let direct = files.is_direct(&lock_path).unwrap_or(false) && options.direct_io;
     let names = files.list(dir).map_err(|source| Error::io("list", dir, source))?;

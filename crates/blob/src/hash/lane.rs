@@ -92,6 +92,21 @@ pub(crate) fn update_both(left: &mut Lane, left_bytes: &[u8], right: &mut Lane, 
     right.end(right_tail);
 }
 
+/// The digests of two messages, hashed side by side where the processor has instructions for it.
+///
+/// # Examples
+/// ```
+/// use sheaf_domain::Digest;
+///
+/// let (left, right) = sheaf_blob::digests_of_pair(b"one", b"another, longer one");
+/// assert_eq!((left, right), (Digest::of(b"one"), Digest::of(b"another, longer one")));
+/// ```
+pub fn digests_of_pair(left: &[u8], right: &[u8]) -> (Digest, Digest) {
+    let (mut left_lane, mut right_lane) = (Lane::new(), Lane::new());
+    update_both(&mut left_lane, left, &mut right_lane, right);
+    (left_lane.finish(), right_lane.finish())
+}
+
 fn compress(state: &mut [u32; 8], blocks: &[[u8; BLOCK_LEN]]) {
     if !blocks.is_empty() {
         sha2::block_api::compress256(state, blocks);

@@ -9,4 +9,5 @@ mod pair;
 mod stage;
 
 pub(crate) use lane::Lane;
+pub use lane::digests_of_pair;
 pub(crate) use stage::Stage;

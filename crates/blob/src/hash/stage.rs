@@ -137,7 +137,8 @@ mod tests {
     }
 
     fn parts(seed: usize) -> Vec<Vec<u8>> {
-        (0..seed % 5 + 1).map(|idx| vec![(seed + idx) as u8; (seed * 977 + idx * 64) % 9_000]).collect()
+        let part = |idx: usize| vec![(seed + idx).to_le_bytes()[0]; (seed * 977 + idx * 64) % 9_000];
+        (0..seed % 5 + 1).map(part).collect()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

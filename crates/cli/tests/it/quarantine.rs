@@ -2,20 +2,25 @@
 
 use crate::world::{World, digits_plan};
 
-const STATE: &str = "sheaf-data/state.sqlite";
-
-/// Changes a text in the state store of a server that is down, everywhere it stands.
-fn damage(world: &World, from: &str, to: &str) {
+/// A state store in which a text is another, everywhere it stands.
+fn damaged(whole: &[u8], from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
-    assert!(!world.path(format!("{STATE}-wal")).exists(), "a server that drained has left no log behind");
-    let mut bytes = std::fs::read(world.path(STATE)).unwrap();
-    let places: Vec<usize> =
-        (0..=bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from.as_bytes())).collect();
+    let mut bytes = whole.to_vec();
+    let stands_at = |at: &usize| whole[*at..].starts_with(from.as_bytes());
+    let places: Vec<usize> = (0..whole.len()).filter(stands_at).collect();
     assert!(!places.is_empty(), "{from} is nowhere in the state store");
     for at in places {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
     }
-    world.write(STATE, bytes);
+    bytes
+}
+
+/// Puts a state store in the place of that of a server that is down.
+fn put(world: &World, state: &[u8]) {
+    for log in ["wal", "shm"] {
+        std::fs::remove_file(world.path(format!("sheaf-data/state.sqlite-{log}"))).ok();
+    }
+    world.write("sheaf-data/state.sqlite", state);
 }
 
 #[test]
@@ -30,9 +35,12 @@ fn a_damaged_journal_stops_its_run_and_nothing_else() {
     world.ok("run second.toml");
     let model = world.finished("second")["model"].clone();
     let entry = world.journal("first").len();
+    // The copy in a backup is one file, without a log beside it.
+    world.ok("backup copy");
     assert_eq!(server.drain(), 0);
-    let whole = std::fs::read(world.path(STATE)).unwrap();
-    damage(&world, "marker-one", "marker-two");
+    let whole = std::fs::read(world.path("copy/state.sqlite")).unwrap();
+    let broken = damaged(&whole, "marker-one", "marker-two");
+    put(&world, &broken);
 
     let mut server = world.serve_again("");
     server.says("the run is set aside: its journal is broken");
@@ -73,14 +81,14 @@ fn a_damaged_journal_stops_its_run_and_nothing_else() {
     assert_eq!(server.drain(), 0);
 
     // With its bytes put back the run is what it was.
-    world.write(STATE, whole);
+    put(&world, &whole);
     let server = world.serve_again("");
     assert_eq!(world.json("status first")["phase"], "stopped");
     assert!(world.ok("logs first").contains("marker-one"));
     assert_eq!(server.drain(), 0);
 
     // And one that is not worth that goes by force.
-    damage(&world, "marker-one", "marker-two");
+    put(&world, &broken);
     let _server = world.serve_again("");
     world.ok("rm first --force");
     world.refused(3, "status first");

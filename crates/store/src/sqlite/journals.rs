@@ -251,7 +251,7 @@ async fn keep_entries(connection: &mut SqliteConnection, placed: &Appended) -> R
     let journal = placed.journal.to_string();
     let mut left = placed.entries.as_slice();
     while !left.is_empty() {
-        let sql = INSERTS.iter().find(|(rows, _)| *rows <= left.len()).or(INSERTS.last());
+        let sql = INSERTS.iter().find(|(rows, _)| *rows <= left.len()).or_else(|| INSERTS.last());
         let Some((rows, sql)) = sql else { break };
         let (now, later) = left.split_at((*rows).min(left.len()));
         let mut insert = sqlx::query(sql.as_str());
