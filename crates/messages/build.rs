@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile([proto], [root])?;
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
+        .codec_path("crate::BoundedCodec")
         .btree_map(".")
         .bytes(".")
         .type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")

@@ -4,6 +4,7 @@
 //! `docs/openapi/admin.v1.json`; a test holds it against the routes.
 
 mod body;
+mod export;
 mod models;
 mod records;
 mod routes;
@@ -16,4 +17,5 @@ pub use body::{
     ApproveBody, BackupBody, CreateRunBody, CreatedRun, ErrorBody, ErrorDetail, ExtendBody, HeadBody,
     InviteBody, JournalBody, KitBody, ModelBody, PlanBody, PlanSummary, ReasonBody, RemoveBody,
 };
+pub use export::{CheckedExport, EXPORT_LINE_LEN_MAX, ExportError, HeadLine, check_export};
 pub use routes::{ROUTES, router};

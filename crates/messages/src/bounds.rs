@@ -38,3 +38,13 @@ pub const ENROL_BODY_LEN_MAX: usize = 64 * 1024;
 pub const CONTROL_BODY_LEN_MAX: usize = 1024 * 1024;
 /// The largest control message that may list pieces or tensors, in bytes.
 pub const LIST_BODY_LEN_MAX: usize = 16 * 1024 * 1024;
+/// The most memory the lists of a message may take for each byte of it, in bytes, before it is decoded.
+pub const UNFOLD_MAX: usize = 12;
+/// Lists that take no more than this many bytes are not held to [`UNFOLD_MAX`].
+pub const UNFOLD_EXEMPT_BYTES: usize = 16 * 1024;
+/// The deepest nesting of messages.
+pub const DEPTH_MAX: usize = 64;
+/// The fewest bytes of a JSON text there must be for each object in it.
+pub const JSON_OBJECT_LEN_MIN: usize = 8;
+/// JSON texts with no more than this many objects are not held to [`JSON_OBJECT_LEN_MIN`].
+pub const JSON_OBJECTS_EXEMPT: usize = 128;

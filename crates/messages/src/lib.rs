@@ -6,15 +6,20 @@
 
 pub mod bounds;
 mod config;
+mod decode;
 mod error;
+mod lists;
 mod manifest;
 mod number;
 mod order;
+mod scan;
 mod submit;
 mod text;
 
 pub use config::{config_from_wire, config_to_wire};
+pub use decode::{BoundedCodec, BoundedDecoder, decode, decode_json};
 pub use error::Error;
+pub use lists::{Listed, Lists};
 pub use manifest::{manifest_from_wire, manifest_to_wire, specs_from_wire, specs_to_wire};
 pub use order::{Filled, Order, Wanted, Withdrawal};
 pub use submit::{outcome_from_wire, outcome_to_wire, submission_from_wire, submission_to_wire};

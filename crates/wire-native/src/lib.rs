@@ -17,7 +17,7 @@ use sheaf_pki::RequestVerifier;
 
 pub use error::Error;
 pub use handlers::Handlers;
-pub use https::ROUTES;
+pub use https::{ROUTES, Wanted, parse_message, wanted_range};
 pub use peer::{PeerAddr, PeerIdentity};
 
 /// The paths of the HTTPS transport, `/native/v1/*`, to be merged with others on one port.

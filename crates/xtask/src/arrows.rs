@@ -21,6 +21,10 @@ const OF_FRONT_ENDS: &[&str] = &["coordinator", "domain", "tensor", "pki", "runt
 const IMPURE: &[&str] =
     &["tokio", "tokio-util", "hyper", "hyper-util", "axum", "sqlx", "rustix", "libc", "tracing", "metrics"];
 
+/// Who has decoders that see bytes of a peer or of a file: what the attacks on them use.
+const OF_FUZZ: &[&str] =
+    &["domain", "tensor", "messages", "runtime", "pki", "wire-native", "admin-api", "server", "client"];
+
 /// Whether `from` may use `to` in what it ships.
 fn is_drawn(from: &str, to: &str) -> bool {
     match from {
@@ -46,8 +50,9 @@ fn is_drawn(from: &str, to: &str) -> bool {
             pure || capability || to == "client"
         }
         "simulate" => ["server", "client"].contains(&to),
-        "cli" => !["testkit", "xtask"].contains(&to),
+        "cli" => !["testkit", "xtask", "fuzz"].contains(&to),
         "python" => ["client", "strategy", "tensor"].contains(&to),
+        "fuzz" => OF_FUZZ.contains(&to),
         "testkit" => RANK_0.contains(&to) || RANK_1.contains(&to),
         _ => false,
     }

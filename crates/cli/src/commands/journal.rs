@@ -1,12 +1,10 @@
 //! `sheaf journal export` and `sheaf journal check`: a journal as JSON lines, with the signature of its end.
 
-use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use sheaf_admin_api::{HeadBody, JournalBody};
-use sheaf_domain::{ErrorKind, GENESIS, JournalEntry, JournalId};
+use sheaf_admin_api::{CheckedExport, HeadBody, HeadLine, JournalBody, check_export};
 use sheaf_pki::PublicKey;
 
 use super::Context;
@@ -93,59 +91,31 @@ async fn write(
             after = entry.seq;
         }
     }
-    writeln!(out, "{}", serde_json::to_string(&serde_json::json!({ "head": head }))?)?;
+    let seq = head.seq;
+    writeln!(out, "{}", serde_json::to_string(&HeadLine { head })?)?;
     out.flush()?;
-    Ok(head.seq)
+    Ok(seq)
 }
 
-/// The last line of an exported journal.
-#[derive(serde::Deserialize)]
-struct HeadLine {
-    head: HeadBody,
-}
-
-fn check(file: &std::path::Path, key: Option<&std::path::Path>, context: &Context) -> anyhow::Result<()> {
+fn check(file: &Path, key: Option<&Path>, context: &Context) -> anyhow::Result<()> {
     let open = std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let lines: Vec<String> = std::io::BufReader::new(open).lines().collect::<Result<_, _>>()?;
-    let broken =
-        |message: String| Failure::new(ErrorKind::Conflict, format!("{}: {message}", file.display()));
-    let Some((last, entries)) = lines.split_last() else {
-        return Err(broken("it is empty".to_owned()).into());
-    };
-    let HeadLine { head } =
-        serde_json::from_str(last).map_err(|_| broken("its last line is no signed end".to_owned()))?;
-    let journal: JournalId = head.journal.parse()?;
-    let mut end = (0, GENESIS);
-    for line in entries {
-        let entry: JournalEntry = serde_json::from_str(line).map_err(|error| broken(error.to_string()))?;
-        entry.check_follows(journal, end).map_err(|error| broken(error.to_string()))?;
-        end = (entry.seq, entry.hash);
-    }
-    if end != (head.seq, head.hash) {
-        return Err(broken("its end is not the one that was signed".to_owned()).into());
-    }
-    let pem = match key {
+    let given = match key {
         Some(path) => {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+            let pem =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Some(PublicKey::from_pem(&pem)?)
         }
-        None => head.public_key.clone(),
+        None => None,
     };
-    let public_key = PublicKey::from_pem(&pem)?;
-    let signature =
-        hex::decode(&head.signature).map_err(|_| broken("its signature is not hexadecimal".to_owned()))?;
-    sheaf_pki::verify_head(&public_key, journal, head.seq, &head.hash, &signature)
-        .map_err(|error| broken(error.to_string()))?;
+    let CheckedExport { head, key: used } = check_export(std::io::BufReader::new(open), given)
+        .map_err(|error| Failure::new(error.kind(), format!("{}: {error}", file.display())))?;
     if context.json {
         return output::json(&serde_json::json!({
-            "journal": head.journal, "entries": head.seq, "hash": head.hash, "key": public_key.fingerprint(),
+            "journal": head.journal, "entries": head.seq, "hash": head.hash, "key": used.fingerprint(),
         }));
     }
     let whose =
         if key.is_some() { "the key given" } else { "the key in the file (compare it with the server's)" };
-    output::line(format!(
-        "{} entries, the chain holds, signed by {whose}: {}",
-        head.seq,
-        public_key.fingerprint()
-    ));
+    output::line(format!("{} entries, the chain holds, signed by {whose}: {}", head.seq, used.fingerprint()));
     Ok(())
 }

@@ -6,8 +6,7 @@ pub(super) fn read(text: &str, options: &ReadOptions) -> Result<Dataset, Error> 
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end();
     let mut lines = text.lines().enumerate().map(|(idx, line)| (idx + 1, line)).peekable();
     let (_, first) = lines.peek().copied().ok_or(Error::Empty)?;
-    let header: Option<Vec<&str>> =
-        first.split(',').any(|field| field.trim().parse::<f64>().is_err()).then(|| names(first));
+    let header = first.split(',').any(|field| field.trim().parse::<f64>().is_err()).then_some(first);
     let num_columns = first.split(',').count();
     if num_columns < 2 {
         return Err(Error::Line {
@@ -15,7 +14,7 @@ pub(super) fn read(text: &str, options: &ReadOptions) -> Result<Dataset, Error> 
             reason: "it has one column; features and a label make two".to_owned(),
         });
     }
-    let label_at = label_column(options, header.as_deref(), num_columns)?;
+    let label_at = label_column(options, header, num_columns)?;
     if header.is_some() {
         lines.next();
     }
@@ -47,16 +46,13 @@ pub(super) fn read(text: &str, options: &ReadOptions) -> Result<Dataset, Error> 
     assemble(features, labels, num_columns - 1, options)
 }
 
-fn names(line: &str) -> Vec<&str> {
-    line.split(',').map(|name| name.trim().trim_matches('"')).collect()
-}
-
-fn label_column(options: &ReadOptions, header: Option<&[&str]>, num_columns: usize) -> Result<usize, Error> {
+fn label_column(options: &ReadOptions, header: Option<&str>, num_columns: usize) -> Result<usize, Error> {
     let Some(label) = &options.label else { return Ok(num_columns - 1) };
     let bad = |reason: String| Error::Line { line: 1, reason };
     let header = header
         .ok_or_else(|| bad(format!("the label {label:?} is looked for by name, but there is no header")))?;
-    let mut found = header.iter().enumerate().filter(|(_, name)| *name == label);
+    let names = header.split(',').map(|name| name.trim().trim_matches('"'));
+    let mut found = names.enumerate().filter(|(_, name)| name == label);
     match (found.next(), found.next()) {
         (Some((column, _)), None) => Ok(column),
         (None, _) => Err(bad(format!("no column is named {label:?}"))),

@@ -21,7 +21,7 @@ use sheaf_tensor::ParamSet;
 
 pub use builtin::{BuiltinSpec, BuiltinTrainer};
 pub use error::Error;
-pub use exec::{ExecSpec, ExecTrainer};
+pub use exec::{ExecSpec, ExecTrainer, parse_metrics, parse_model};
 pub use policy::{KeyLimit, SitePolicy};
 pub use site::{TrainerSpec, Trainers};
 

@@ -114,7 +114,7 @@ impl HttpsTransport {
             after,
         };
         let (_, answer) = self.exchange(ask).await?;
-        serde_json::from_slice(&answer).map_err(|error| Error::bad_answer(call, error))
+        sheaf_messages::decode_json(&answer).map_err(|error| Error::bad_answer(call, error))
     }
 
     async fn exchange(&self, ask: Ask) -> Result<(StatusCode, Bytes), Error> {

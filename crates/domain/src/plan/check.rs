@@ -11,7 +11,7 @@ use crate::stage::ClipBound;
 use crate::{ConfigMap, ConfigValue, Error, RunId, StageName};
 
 /// Checks a plan; `lines` knows where its values stand.
-pub(super) fn check(plan: &Plan, lines: &Lines) -> Result<(), Error> {
+pub(super) fn check(plan: &Plan, lines: &Lines<'_, '_>) -> Result<(), Error> {
     let check = Check { lines };
     check.run(plan)?;
     check.init(&plan.init)?;
@@ -29,7 +29,7 @@ pub(super) fn check(plan: &Plan, lines: &Lines) -> Result<(), Error> {
 }
 
 struct Check<'l> {
-    lines: &'l Lines,
+    lines: &'l Lines<'l, 'l>,
 }
 
 impl Check<'_> {

@@ -7,22 +7,23 @@ use toml::de::{DeTable, DeValue};
 
 use crate::{ConfigValue, Error, Span};
 
-/// Where the values of a file stand, by dotted path; empty for a plan that came from no file.
+/// Where the values of a file stand; for a plan that came from no file, nowhere.
 #[derive(Debug, Default)]
-pub(super) struct Lines(std::collections::BTreeMap<String, usize>);
+pub(super) struct Lines<'d, 't> {
+    table: Option<&'d DeTable<'t>>,
+    starts: Vec<usize>,
+}
 
-impl Lines {
+impl<'d, 't> Lines<'d, 't> {
     /// The lines of every key of `table`.
-    pub(super) fn of(text: &str, table: &DeTable<'_>) -> Lines {
-        let starts: Vec<usize> = line_starts(text);
-        let mut lines = Lines::default();
-        lines.walk("", table, &starts);
-        lines
+    pub(super) fn of(text: &str, table: &'d DeTable<'t>) -> Lines<'d, 't> {
+        Lines { table: Some(table), starts: line_starts(text) }
     }
 
-    /// The line a path stands on.
+    /// The line a path stands on. Looked for when it is asked for: a path is as long as all the keys it leads through, and
+    /// keeping one for every key could take many times the memory of the file.
     pub(super) fn at(&self, path: &str) -> Option<usize> {
-        self.0.get(path).copied()
+        find(self.table?, path).map(|offset| line_at(&self.starts, offset))
     }
 
     /// A refusal of what stands at `path`.
@@ -31,29 +32,28 @@ impl Lines {
         let line = self.at(path).or_else(|| self.at(path.rsplit_once('.')?.0));
         Error::BadPlan { line, message: message.into() }
     }
+}
 
-    fn walk(&mut self, prefix: &str, table: &DeTable<'_>, starts: &[usize]) {
-        for (key, value) in table {
-            let path = join(prefix, key.get_ref());
-            if let DeValue::Table(inner) = value.get_ref() {
-                self.walk(&path, inner, starts);
-            }
-            self.0.insert(path, line_at(starts, key.span().start));
-        }
-    }
+/// Where the key of a path begins. Only the last part of a path may have dots of its own.
+fn find(table: &DeTable<'_>, path: &str) -> Option<usize> {
+    let deeper = path.split_once('.').and_then(|(first, rest)| match table.get(first)?.get_ref() {
+        DeValue::Table(inner) => find(inner, rest),
+        _ => None,
+    });
+    deeper.or_else(|| table.get_key_value(path).map(|(key, _)| key.span().start))
 }
 
 /// One table of the file, or the absence of it.
 pub(super) struct Section<'d, 't> {
     path: String,
     table: Option<&'d DeTable<'t>>,
-    lines: &'d Lines,
+    lines: &'d Lines<'d, 't>,
     asked: Vec<&'static str>,
 }
 
 impl<'d, 't> Section<'d, 't> {
     /// The whole file.
-    pub(super) fn root(table: &'d DeTable<'t>, lines: &'d Lines) -> Section<'d, 't> {
+    pub(super) fn root(table: &'d DeTable<'t>, lines: &'d Lines<'d, 't>) -> Section<'d, 't> {
         Section { path: String::new(), table: Some(table), lines, asked: Vec::new() }
     }
 

@@ -68,16 +68,24 @@ impl Layer {
             let message = format!("a configuration of {len} bytes exceeds the limit of {FILE_LEN_MAX}");
             return Err(Error::Config { place: path.display().to_string(), message });
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
+        Layer::parse(&std::fs::read_to_string(path).map_err(failed)?, path)
+    }
+
+    /// The values of the text of a configuration file; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the line.
+    pub fn parse(text: &str, path: &Path) -> Result<Layer, Error> {
         // Parsed once with the types, so that an error carries its line; then again as plain values to merge.
         let refused = |error: toml::de::Error| {
-            let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            let line =
+                error.span().map(|span| 1 + text.get(..span.start).unwrap_or(text).matches('\n').count());
             let place =
                 line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
             Error::Config { place, message: error.message().to_owned() }
         };
-        toml::from_str::<Config>(&text).map_err(refused)?;
-        let table: Table = toml::from_str(&text).map_err(refused)?;
+        toml::from_str::<Config>(text).map_err(refused)?;
+        let table: Table = toml::from_str(text).map_err(refused)?;
         let mut values = Vec::new();
         flatten(&[], Value::Table(table), &Origin::File(path.to_owned()), &mut values);
         Ok(Layer(values))

@@ -31,13 +31,12 @@ pub(super) async fn content(request: Request, limit: usize, signed: Option<Diges
     Ok(bytes)
 }
 
-/// The message that a body is.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    // A message is an object; the fields of a struct in an array would be taken by their position.
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Error::Json("it is not a JSON object".to_owned()));
-    }
-    serde_json::from_slice(bytes).map_err(|error| Error::Json(error.to_string()))
+/// Reads a JSON message, which must be an object.
+///
+/// # Errors
+/// [`Error::Json`].
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    sheaf_messages::decode_json(bytes).map_err(|error| Error::Json(error.to_string()))
 }
 
 /// The declared length of a body, if it declares one.

@@ -22,6 +22,9 @@ use sheaf_domain::Identity;
 use sheaf_messages::{bounds, v1};
 use sheaf_pki::RequestVerifier;
 
+pub use body::parse as parse_message;
+pub use range::{Wanted, wanted as wanted_range};
+
 use crate::peer::{Ended, PeerAddr};
 use crate::status::to_response;
 use crate::{Error, Handlers};

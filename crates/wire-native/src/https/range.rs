@@ -6,7 +6,7 @@ use crate::Error;
 
 /// The stretch of a stream of `total` bytes that is asked for: first byte, length, and whether it was asked for as a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub enum Wanted {
     /// No (usable) range: the whole stream.
     Whole,
     /// `offset` lies within the stream, and `len` does not reach beyond it.
@@ -19,7 +19,10 @@ pub(super) enum Wanted {
 }
 
 /// Reads the `Range` header; one that is not understood is ignored, as the RFC asks.
-pub(super) fn wanted(headers: &HeaderMap, total: u64) -> Result<Wanted, Error> {
+///
+/// # Errors
+/// [`Error::RangeNotSatisfiable`] for one that begins beyond the end.
+pub fn wanted(headers: &HeaderMap, total: u64) -> Result<Wanted, Error> {
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(parse);
     let Some(range) = range else {
         return Ok(Wanted::Whole);

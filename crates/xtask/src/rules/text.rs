@@ -22,7 +22,18 @@ const REGISTRY_SETTINGS: &[&str] = &[
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Files whose bytes are fixed by others: data and recorded messages.
-const RECORDED: &[&str] = &["testdata/", "data/", "LICENSE", "Cargo.lock", ".snap", ".svg", ".csv", ".patch"];
+const RECORDED: &[&str] = &[
+    "testdata/",
+    "data/",
+    "fuzz/corpus/",
+    "fuzz/crashes/",
+    "LICENSE",
+    "Cargo.lock",
+    ".snap",
+    ".svg",
+    ".csv",
+    ".patch",
+];
 
 /// Checks one text file.
 pub(crate) fn check(file: &TextFile, report: &mut Report) {

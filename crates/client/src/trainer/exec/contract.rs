@@ -119,23 +119,28 @@ impl Files {
         given: Option<&ParamSet>,
         output_max: u64,
     ) -> Result<TrainResult, Error> {
-        let metrics = read_metrics(&self.metrics_out)?;
+        let (num_examples, metrics) =
+            parse_metrics(&read_bounded(&self.metrics_out, METRICS_OUT, METRICS_LEN_MAX)?)?;
+        let read_model = || parse_model(read_bounded(&self.model_out, MODEL_OUT, output_max)?.into());
         let model = match expect {
             Expect::Metrics => None,
-            Expect::FirstModel => Some(read_model(&self.model_out, output_max)?),
+            Expect::FirstModel => Some(read_model()?),
             Expect::Model => {
-                let model = read_model(&self.model_out, output_max)?;
+                let model = read_model()?;
                 Some(given.map_or_else(|| Ok(model.clone()), |given| like(given, &model))?)
             }
         };
-        Ok(TrainResult { model, num_examples: metrics.num_examples, metrics: metrics.metrics })
+        Ok(TrainResult { model, num_examples, metrics })
     }
 }
 
-fn read_metrics(path: &Path) -> Result<MetricsFile, Error> {
+/// Reads the text of a `metrics-out.json`: the number of examples, and the metrics by name.
+///
+/// # Errors
+/// [`Error::Output`].
+pub fn parse_metrics(text: &[u8]) -> Result<(f64, BTreeMap<String, f64>), Error> {
     let bad = |reason: String| Error::Output { file: METRICS_OUT, reason };
-    let text = read_bounded(path, METRICS_OUT, METRICS_LEN_MAX)?;
-    let file: MetricsFile = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+    let file: MetricsFile = serde_json::from_slice(text).map_err(|error| bad(error.to_string()))?;
     if !(file.num_examples.is_finite() && file.num_examples > 0.0) {
         return Err(bad(format!("num_examples of {} is not a positive number", file.num_examples)));
     }
@@ -146,14 +151,17 @@ fn read_metrics(path: &Path) -> Result<MetricsFile, Error> {
         Some(_) => {
             Err(bad(format!("the name of a metric is not from 1 to {METRIC_NAME_LEN_MAX} bytes long")))
         }
-        None => Ok(file),
+        None => Ok((file.num_examples, file.metrics)),
     }
 }
 
-fn read_model(path: &Path, output_max: u64) -> Result<ParamSet, Error> {
+/// Reads the bytes of a `model-out.safetensors`: at least one tensor, all of them finite.
+///
+/// # Errors
+/// [`Error::Output`].
+pub fn parse_model(file: Bytes) -> Result<ParamSet, Error> {
     let bad = |reason: String| Error::Output { file: MODEL_OUT, reason };
-    let bytes = read_bounded(path, MODEL_OUT, output_max)?;
-    let model = safetensors::read(Bytes::from(bytes)).map_err(|error| bad(error.to_string()))?;
+    let model = safetensors::read(file).map_err(|error| bad(error.to_string()))?;
     if model.is_empty() {
         return Err(bad("it has no tensors".to_owned()));
     }

@@ -20,6 +20,7 @@ use sheaf_runtime::Compute;
 
 use super::{Error, TrainJob, TrainResult, Trainer};
 use contract::Expect;
+pub use contract::{parse_metrics, parse_model};
 
 /// A command as a trainer; the site's own configuration. Paths are relative to the configuration's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
