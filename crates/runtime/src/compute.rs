@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 /// A cheaply cloned handle to the pool.
 #[derive(Debug, Clone)]
 pub struct Compute {
-    permits: Arc<Semaphore>,
+    /// None for work done on the spot.
+    permits: Option<Arc<Semaphore>>,
 }
 
 /// A piece of work that panicked or was cut off by shutdown.
@@ -20,7 +21,13 @@ pub struct ComputeError;
 impl Compute {
     /// A pool that runs at most `threads` pieces of work at once (at least one).
     pub fn new(threads: usize) -> Compute {
-        Compute { permits: Arc::new(Semaphore::new(threads.max(1))) }
+        Compute { permits: Some(Arc::new(Semaphore::new(threads.max(1)))) }
+    }
+
+    /// No pool: work is done at once by the task that asks. For simulations only, where threads would bring an order that no
+    /// seed decides.
+    pub fn on_the_spot() -> Compute {
+        Compute { permits: None }
     }
 
     /// A pool as wide as the machine.
@@ -39,7 +46,8 @@ impl Compute {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| ComputeError)?;
+        let Some(permits) = &self.permits else { return Ok(work()) };
+        let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| ComputeError)?;
         #[expect(
             clippy::disallowed_methods,
             reason = "this is the one place that takes work off the I/O threads"

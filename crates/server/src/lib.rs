@@ -18,6 +18,7 @@ pub use config::{
 };
 pub use data_dir::{DATA_FORMAT, DataDir, OPERATOR_DIR, PKI_DIR};
 pub use error::Error;
+pub use listen::{Listener, serve_connection};
 pub use serve::{Ready, Server};
 pub use tls::{
     OPERATOR_ADDRESS_FILE, OPERATOR_CA_FILE, OPERATOR_CERTIFICATE_FILE, OPERATOR_KEY_FILE,

@@ -50,10 +50,12 @@ fn is_drawn(from: &str, to: &str) -> bool {
             pure || capability || to == "client"
         }
         "simulate" => ["server", "client"].contains(&to),
-        "cli" => !["testkit", "xtask", "fuzz"].contains(&to),
+        "cli" => !["testkit", "simtest", "xtask", "fuzz"].contains(&to),
         "python" => ["client", "strategy", "tensor"].contains(&to),
         "fuzz" => OF_FUZZ.contains(&to),
         "testkit" => RANK_0.contains(&to) || RANK_1.contains(&to),
+        // Never shipped: the whole system on a simulated network.
+        "simtest" => !["cli", "xtask"].contains(&to),
         _ => false,
     }
 }

@@ -55,6 +55,8 @@ pub struct JoinOptions {
     pub clock: Arc<dyn Clock>,
     /// The source of randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// The pool for hashing and for files.
+    pub compute: Compute,
 }
 
 impl JoinOptions {
@@ -70,6 +72,7 @@ impl JoinOptions {
             events: EventSink::default(),
             clock: SystemClock::shared(),
             entropy: OsEntropy::shared(),
+            compute: Compute::for_this_machine(),
         }
     }
 }
@@ -92,13 +95,12 @@ pub struct Participant {
 /// Safe: the key is kept, and the same key may enrol again.
 pub async fn join(options: JoinOptions) -> Result<Participant, Error> {
     options.link.check()?;
-    let JoinOptions { dir, kit, link, worker, tasks_max, retry, events, clock, entropy } = options;
+    let JoinOptions { dir, kit, link, worker, tasks_max, retry, events, clock, entropy, compute } = options;
     let home = Home::open(&dir)?;
     let maker = Maker { options: link, clock: Arc::clone(&clock), entropy: Arc::clone(&entropy) };
     let retry = Retry { policy: retry, clock: Arc::clone(&clock), entropy };
     let (enrolled, key) = enrol::identity(&home, kit.as_ref(), &maker, &retry, &events).await?;
     let link = Link::new(maker, enrolled, key)?;
-    let compute = Compute::for_this_machine();
     let state = State::new(Parts { link, home, retry, compute, clock, worker, events });
     Ok(Participant { state: Arc::new(state), tasks_max: tasks_max.max(1) })
 }

@@ -9,11 +9,10 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use sheaf_domain::Span;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{ProxySettings, Signing};
+use super::{ProxySettings, Signing, Stream};
 use crate::Error;
 
 /// Where a server listens: a host name or IP address, and a port.
@@ -161,9 +160,9 @@ impl Dialer {
 /// A connection, in the form the HTTP client takes.
 pub(super) enum Secured {
     /// With TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Box<dyn Stream>>>),
     /// Without, on this machine.
-    Plaintext(TcpStream),
+    Plaintext(Box<dyn Stream>),
 }
 
 impl Connection for Secured {

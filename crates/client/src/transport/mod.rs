@@ -3,6 +3,7 @@
 //! A transport makes one call and says whether it may be made again; it does not retry and keeps no state of a task. Every call
 //! has a bounded time and a bounded answer.
 
+mod connect;
 mod dial;
 mod grpc;
 mod https;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use sheaf_domain::{Digest, Span, TaskId, VersionRef};
 use sheaf_messages::v1;
 
+pub use connect::{Connect, Stream};
 pub use dial::Address;
 pub use grpc::GrpcTransport;
 pub use https::HttpsTransport;

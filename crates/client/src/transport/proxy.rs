@@ -2,11 +2,13 @@
 //!
 //! Only plain `http://` proxies; their credentials, if any, stand in the URL and are shown to nobody but the proxy.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::Address;
+use super::connect::{Connect, Stream, Tcp};
 use crate::Error;
 
 /// Which proxy a connection goes through.
@@ -15,6 +17,8 @@ pub struct ProxySettings {
     proxy: Option<Proxy>,
     /// Lower-case hosts and domain suffixes reached directly; `*` is every host.
     direct: Vec<String>,
+    /// What opens connections in place of the machine's TCP.
+    connect: Option<Arc<dyn Connect>>,
 }
 
 #[derive(Clone)]
@@ -57,7 +61,13 @@ impl ProxySettings {
     pub fn new(proxy: Option<&str>, direct: Option<&str>) -> Result<ProxySettings, Error> {
         let proxy = proxy.map(parse).transpose()?;
         let direct = direct.unwrap_or_default().split(',').map(|host| host.trim().to_ascii_lowercase());
-        Ok(ProxySettings { proxy, direct: direct.filter(|host| !host.is_empty()).collect() })
+        let direct = direct.filter(|host| !host.is_empty()).collect();
+        Ok(ProxySettings { proxy, direct, connect: None })
+    }
+
+    /// The same over connections that `connect` opens, to the proxy or to the server.
+    pub fn over(self, connect: Arc<dyn Connect>) -> ProxySettings {
+        ProxySettings { connect: Some(connect), ..self }
     }
 
     /// The proxy on the way to `target`, if there is one.
@@ -70,26 +80,28 @@ impl ProxySettings {
         self.proxy.as_ref().filter(|_| !direct)
     }
 
-    /// Opens a TCP connection to `target`, through the proxy if one is on the way.
-    pub(super) async fn connect(&self, target: &Address) -> Result<TcpStream, Error> {
+    /// Opens a connection to `target`, through the proxy if one is on the way.
+    pub(super) async fn connect(&self, target: &Address) -> Result<Box<dyn Stream>, Error> {
         match self.on_the_way_to(target) {
-            None => open(target).await,
-            Some(proxy) => tunnel(open(&proxy.address).await?, proxy, target).await,
+            None => self.open(target).await,
+            Some(proxy) => tunnel(self.open(&proxy.address).await?, proxy, target).await,
         }
+    }
+
+    async fn open(&self, address: &Address) -> Result<Box<dyn Stream>, Error> {
+        let connect: &dyn Connect = self.connect.as_deref().unwrap_or(&Tcp);
+        connect
+            .connect(address)
+            .await
+            .map_err(|error| Error::Unreachable { address: address.to_string(), reason: error.to_string() })
     }
 }
 
-async fn open(address: &Address) -> Result<TcpStream, Error> {
-    let unreachable = |error: std::io::Error| Error::Unreachable {
-        address: address.to_string(),
-        reason: error.to_string(),
-    };
-    let stream = TcpStream::connect((address.host(), address.port())).await.map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    Ok(stream)
-}
-
-async fn tunnel(mut stream: TcpStream, proxy: &Proxy, target: &Address) -> Result<TcpStream, Error> {
+async fn tunnel(
+    mut stream: Box<dyn Stream>,
+    proxy: &Proxy,
+    target: &Address,
+) -> Result<Box<dyn Stream>, Error> {
     let refused = |reason: String| Error::Proxy { proxy: proxy.address.to_string(), reason };
     let broken = |error: std::io::Error| refused(error.to_string());
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");

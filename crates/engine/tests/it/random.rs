@@ -1,10 +1,16 @@
 //! Random sequences of events: the engine and the plain reference model must agree after every one.
+//!
+//! A sequence that fails is cut down to what fails and written to `random.regressions`, which is committed and tried first from
+//! then on. A failure names the seed of the whole run; `PROPTEST_RNG_SEED` repeats it, `PROPTEST_CASES` asks for more.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
+use proptest::test_runner::{
+    Config, FailurePersistence as _, FileFailurePersistence, RngSeed, TestError, TestRunner,
+};
 use sheaf_domain::plan::{Keep, Plan};
 use sheaf_domain::{Refusal, SiteName, TaskId, Wait};
 use sheaf_engine::{Event, StageKey, Start, TaskStanding};
@@ -266,12 +272,36 @@ impl Pair {
     }
 }
 
+/// The sequences that failed once.
+fn regressions() -> FileFailurePersistence {
+    FileFailurePersistence::WithSource("regressions")
+}
+
+/// A configuration whose seed is known, so that it can be told.
 fn config(cases: u32) -> Config {
+    let chosen = Config::default();
+    let seed = match chosen.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(RandomState::new().build_hasher().finish()),
+        fixed => fixed,
+    };
     Config {
-        cases,
+        cases: if std::env::var_os("PROPTEST_CASES").is_some() { chosen.cases } else { cases },
+        rng_seed: seed,
         source_file: Some(file!()),
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..Config::default()
+        failure_persistence: Some(Box::new(regressions())),
+        ..chosen
+    }
+}
+
+/// Runs a property; a failure tells the least input found and the seed.
+fn holds<S: Strategy>(cases: u32, inputs: &S, property: impl Fn(S::Value) -> Result<(), TestCaseError>)
+where
+    S::Value: std::fmt::Debug,
+{
+    let config = config(cases);
+    let seed = config.rng_seed;
+    if let Err(error) = TestRunner::new(config).run(inputs, property) {
+        panic!("PROPTEST_RNG_SEED={seed}: {error}");
     }
 }
 
@@ -279,7 +309,7 @@ fn config(cases: u32) -> Config {
 fn engine_and_reference_model_agree_on_random_sequences() {
     let reached = Reached::default();
     let sequences = (drawn_plan(), prop::collection::vec(op(), 1..160));
-    let outcome = TestRunner::new(config(600)).run(&sequences, |(drawn, ops)| {
+    holds(600, &sequences, |(drawn, ops)| {
         let mut pair = Pair::new(&drawn);
         pair.compare();
         // Everybody is there at first; from then on they come and go.
@@ -297,9 +327,6 @@ fn engine_and_reference_model_agree_on_random_sequences() {
         }
         Ok(())
     });
-    if let Err(error) = outcome {
-        panic!("{error}");
-    }
     let seen = [
         &reached.folds,
         &reached.finished,
@@ -322,7 +349,7 @@ fn engine_and_reference_model_agree_on_random_sequences() {
 #[test]
 fn the_order_of_arrival_does_not_change_the_fold() {
     let order = Just(SITES.to_vec()).prop_shuffle();
-    let outcome = TestRunner::new(config(64)).run(&(order, any::<u64>()), |(order, seed)| {
+    holds(64, &(order, any::<u64>()), |(order, seed)| {
         let plan = plan_with(|plan| plan.seed = seed);
         let fold = |names: &[&str]| {
             let mut world = World::new(&plan, start());
@@ -337,7 +364,25 @@ fn the_order_of_arrival_does_not_change_the_fold() {
         prop_assert_eq!(fold(&order), fold(&SITES));
         Ok(())
     });
-    if let Err(error) = outcome {
-        panic!("{error}");
-    }
+}
+
+#[test]
+fn sequences_that_failed_once_are_tried_again() {
+    assert!(!regressions().load_persisted_failures2(Some(file!())).is_empty());
+}
+
+#[test]
+fn a_sequence_that_fails_is_cut_down_to_what_fails() {
+    let sequences = (drawn_plan(), prop::collection::vec(op(), 1..160));
+    let config = Config { failure_persistence: None, ..config(64) };
+    let outcome = TestRunner::new(config).run(&sequences, |(drawn, ops)| {
+        let mut pair = Pair::new(&drawn);
+        pair.step(&Op::Snapshot(0b11_1111), &Reached::default());
+        ops.iter().for_each(|op| pair.step(op, &Reached::default()));
+        assert!(pair.world.orders.is_empty(), "nothing is ever folded");
+        Ok(())
+    });
+    let Err(TestError::Fail(_, (_, ops))) = outcome else { panic!("{outcome:?}") };
+    // Six participants hand in, at most, for a stage to be folded; everything else goes.
+    assert!(ops.len() <= SITES.len(), "{ops:?}");
 }

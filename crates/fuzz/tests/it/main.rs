@@ -3,7 +3,12 @@
 //! `SHEAF_FUZZ_SECONDS` says for how long each (default 15, at most 150: a test may not take three minutes),
 //! `SHEAF_FUZZ_SEED` from which seed (default 1).
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking, and prints its seed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints its seed"
+)]
 
 use std::path::Path;
 use std::time::Duration;

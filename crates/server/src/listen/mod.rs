@@ -40,6 +40,8 @@ const STREAMS_MAX: u32 = 64;
 const HEADERS_LEN_MAX: u32 = 32 * 1024;
 /// How long a peer may take over its request's headers.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a TLS handshake may take where no setting says otherwise.
+const HANDSHAKE_TIMEOUT: Span = Span::from_secs(10);
 /// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to answer.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// Where participants' HTTPS paths begin.
@@ -50,7 +52,7 @@ const GRPC_PATH: &str = "/sheaf.native.v1.Participant";
 const ADMIN_PATH: &str = "/admin";
 
 /// What every connection shares.
-pub(crate) struct Listener {
+pub struct Listener {
     pub(crate) security: Security,
     pub(crate) router: Router,
     pub(crate) clock: Arc<dyn Clock>,
@@ -67,6 +69,27 @@ pub(crate) enum Security {
     Tls { acceptor: TlsAcceptor, trust_domain: String },
     /// With a signed line; for loopback only.
     Plaintext(Greeter),
+}
+
+impl Listener {
+    /// What connections over TLS share, outside of a server's own listeners.
+    pub fn tls(
+        acceptor: TlsAcceptor,
+        trust_domain: String,
+        router: Router,
+        clock: Arc<dyn Clock>,
+        connections_max: usize,
+    ) -> Listener {
+        Listener {
+            security: Security::Tls { acceptor, trust_domain },
+            router,
+            clock,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            connections: Arc::new(Semaphore::new(connections_max)),
+            bound: Bound::Configured,
+            windows: Windows::new(),
+        }
+    }
 }
 
 /// Accepts connections until `accepting` is cancelled; each is served in `connections` until that is cancelled.
@@ -111,7 +134,7 @@ pub(crate) async fn accept(
         } else {
             connections.spawn(async move {
                 let open = Open::new();
-                serve_tls(stream, addr, &listener, &draining).await;
+                serve_connection(stream, addr, &listener, &draining).await;
                 drop((open, permit));
             });
         }
@@ -143,7 +166,16 @@ async fn serve_plaintext(
     }
 }
 
-async fn serve_tls(stream: TcpStream, addr: SocketAddr, listener: &Arc<Listener>, draining: &TaskScope) {
+/// Serves one connection that begins with TLS, over any stream, until it ends or `draining` is cancelled.
+///
+/// # Cancel safety
+/// Dropped, the connection breaks; what was answered stays done.
+pub async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    addr: SocketAddr,
+    listener: &Listener,
+    draining: &TaskScope,
+) {
     let Security::Tls { acceptor, trust_domain } = &listener.security else { return };
     let handshake = tokio::time::timeout(listener.handshake_timeout.as_duration(), acceptor.accept(stream));
     let tls = match handshake.await {
