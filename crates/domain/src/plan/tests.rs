@@ -153,7 +153,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
     refused("[strategy]\nkind = \"magic\"\n", 5, &["`fedavg`", "`krum`"]);
     assert_eq!(
         refusal("[run]\nname = \"a\"\nround = 3\n"),
-        "line 3: [run] has no key `round`; did you mean `rounds`? [SHEAF-012]"
+        format!("line 3: [run] has no key `round`; did you mean `rounds`? [{}]", crate::code::PLAN_REFUSED)
     );
     assert!(refusal("[ran]\nname = \"a\"\n").contains("did you mean `run`?"));
 }
