@@ -5,7 +5,7 @@
 //! length. A score adds the nearest distances from the smallest up. Equal scores rank in canonical order. NaN and
 //! infinity are refused and named. For large cohorts a quick pass in float32 comes first: where its error could change
 //! who is kept, a second, exact pass is asked for, so the selection is always that of the exact distances.
-//! Memory: 64 bytes a pair, and a block of 256 floats a row while observing.
+//! Memory: 64 bytes a pair, and a block of 512 floats a row while observing.
 
 use sheaf_tensor::cpu::Level;
 

@@ -102,7 +102,7 @@ impl<R: Copy> Group<'_, R> {
 }
 
 /// How many rows are read side by side: as many streams as the processor fetches ahead.
-const ROWS_MAX: usize = 16;
+const ROWS_MAX: usize = 12;
 /// Columns taken at a time: their sums fit the registers.
 const STEP: usize = 64;
 /// Columns between two groups of rows: long runs of each row for the prefetcher, the sums in the second-level cache.

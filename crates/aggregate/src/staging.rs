@@ -10,7 +10,7 @@ use sheaf_tensor::cpu::{Kernel, Level, prefetch};
 use crate::tile::Element;
 
 /// Elements in a block.
-pub(crate) const BLOCK_LEN: usize = 256;
+pub(crate) const BLOCK_LEN: usize = 512;
 
 /// One row of a block.
 #[derive(Debug, Clone)]
