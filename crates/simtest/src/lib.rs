@@ -9,7 +9,8 @@
 //!
 //! Known limits: a store call is either done whole or not at all (torn and lost writes are tested on the real stores); work of
 //! the compute pool is done on the spot; cryptographic keys come from the operating system, so that TLS bytes differ between two
-//! runs of a seed, but neither their number of messages nor anything that is traced depends on them. Never shipped.
+//! runs of a seed, and moments may by a few milliseconds. What happens to each host, and in which order, is the seed's alone. Never
+//! shipped.
 
 #![expect(clippy::unwrap_used, reason = "a simulation that cannot be set up fails where it stands")]
 

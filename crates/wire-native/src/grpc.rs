@@ -14,8 +14,9 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::BodyExt as _;
-use sheaf_domain::{ByteSpan, Identity, Timestamp};
+use sheaf_domain::{ByteSpan, ErrorKind, Identity, Timestamp};
 use sheaf_messages::v1::participant_server::{Participant, ParticipantServer};
 use sheaf_messages::{self as messages, bounds, v1};
 use tonic::{Code, Request, Status, Streaming};
@@ -200,9 +201,13 @@ impl Service<http::Request<Body>> for Guard {
             } else {
                 request
             };
-            let response = service.oneshot(request).await?;
-            if let (Ok(sender), Some(unread)) = (sender, unread(response.headers())) {
-                handlers.handle().note_malformed(&sender, &unread);
+            let mut response = service.oneshot(request).await?;
+            if let Some(unread) = unread(response.headers()) {
+                let kind = HeaderValue::from_static(ErrorKind::InvalidArgument.name());
+                response.headers_mut().insert(ERROR_KIND, kind);
+                if let Ok(sender) = sender {
+                    handlers.handle().note_malformed(&sender, &unread);
+                }
             }
             Ok(response.map(|body| Body::new(body.map_err(axum::Error::new))))
         })

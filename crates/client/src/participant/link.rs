@@ -190,6 +190,13 @@ impl Link {
         if self.maker.clock.now() <= state.enrolled.not_after {
             return Ok(Arc::clone(&state.transport));
         }
+        drop(state);
+        self.signed()
+    }
+
+    /// A transport that proves who this site is by signed requests.
+    pub(crate) fn signed(&self) -> Result<Arc<dyn Transport>, Error> {
+        let state = self.lock();
         self.maker.signed(server(&state)?, &state.enrolled, &self.key)
     }
 

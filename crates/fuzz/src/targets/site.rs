@@ -84,7 +84,7 @@ fn result_samples() -> Vec<Vec<u8>> {
 }
 
 fn csv_samples() -> Vec<Vec<u8>> {
-    ["0,16,1\n8,0,0\n", "a,label,\"b\"\n1.5,0,-2e3\n2,1,3\n", "\u{feff}x,label\r\n1,0\r\n\r\n"]
+    ["0,16,1\n8,0,0\n", "a,\"b\",label\n1.5,-2e3,0\n2,3,1\n", "\u{feff}x,label\r\n1,0\r\n\r\n"]
         .map(|text| text.as_bytes().to_vec())
         .to_vec()
 }

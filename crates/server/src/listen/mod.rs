@@ -305,11 +305,12 @@ where
     let connection = builder.serve_connection(io, service);
     tokio::pin!(connection);
     let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
+        biased;
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        outcome = connection.as_mut() => outcome,
     };
     if let Err(error) = outcome {
         tracing::debug!(%addr, %error, "connection ended");
