@@ -3,6 +3,7 @@
 //! The composition root. It decides nothing about runs; it opens the stores, starts the coordinator, puts every front-end on
 //! one TLS port, and takes all of it down again without losing what was acknowledged.
 
+mod arenas;
 mod config;
 mod data_dir;
 mod descriptors;
@@ -12,6 +13,7 @@ mod names;
 mod serve;
 mod tls;
 
+pub use arenas::bound_arenas;
 pub use config::{
     Config, IdentitySection, Layer, LimitsSection, ListenSection, LogFormat, LogSection, LoopbackAddr,
     Origin, Resolved, StoreSection, TelemetrySection,

@@ -87,6 +87,7 @@ pub(crate) fn serve(args: Args) -> anyhow::Result<()> {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "sheaf");
     }
     super::arm_crash_point(args.crash_points)?;
+    sheaf_server::bound_arenas();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async move {
         let scope = TaskScope::new();
