@@ -9,9 +9,9 @@ use crate::{
 
 /// Rank 0: pure. No runtime, no clock, no files, no sockets.
 pub(crate) const RANK_0: &[&str] =
-    &["domain", "tensor", "messages", "aggregate", "privacy", "strategy", "engine"];
+    &["domain", "tensor", "messages", "aggregate", "privacy", "strategy", "engine", "relay"];
 /// Rank 1: one capability each.
-const RANK_1: &[&str] = &["runtime", "telemetry", "store", "blob", "pki"];
+const RANK_1: &[&str] = &["runtime", "telemetry", "store", "blob", "pki", "sandbox"];
 /// Rank 3: front-ends.
 const FRONT_ENDS: &[&str] = &["wire-flower", "wire-openfl", "wire-nvflare", "wire-native", "admin-api"];
 /// What every front-end may use.
@@ -33,10 +33,13 @@ fn is_drawn(from: &str, to: &str) -> bool {
         "messages" => ["domain", "tensor"].contains(&to),
         "strategy" => ["domain", "tensor", "aggregate", "privacy"].contains(&to),
         "engine" => ["domain", "strategy"].contains(&to),
+        "relay" => to == "domain",
         "runtime" | "telemetry" => to == "domain",
-        "store" | "blob" | "pki" => ["domain", "runtime", "telemetry"].contains(&to),
+        "store" | "blob" | "pki" | "sandbox" => ["domain", "runtime", "telemetry"].contains(&to),
         "coordinator" => RANK_0.contains(&to) || RANK_1.contains(&to),
         "wire-native" => to == "messages" || OF_FRONT_ENDS.contains(&to),
+        // It starts the applications of its stack.
+        "wire-flower" => ["relay", "sandbox"].contains(&to) || OF_FRONT_ENDS.contains(&to),
         front_end if FRONT_ENDS.contains(&front_end) => OF_FRONT_ENDS.contains(&to),
         "dashboard" => ["coordinator", "telemetry"].contains(&to),
         "server" => {

@@ -1,0 +1,1 @@
+//! Programs of others, started with walls around them.
