@@ -123,6 +123,12 @@ impl From<sheaf_engine::Rejected> for Error {
     }
 }
 
+impl From<sheaf_relay::Rejected> for Error {
+    fn from(rejected: sheaf_relay::Rejected) -> Error {
+        Error::new(rejected.kind(), rejected.to_string())
+    }
+}
+
 impl From<sheaf_domain::Error> for Error {
     fn from(error: sheaf_domain::Error) -> Error {
         Error::new(error.kind(), error.to_string())

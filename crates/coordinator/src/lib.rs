@@ -20,6 +20,7 @@ mod presence;
 mod quarantine;
 mod recover;
 mod registry;
+mod relay;
 mod replay;
 mod service;
 mod settings;
@@ -35,6 +36,10 @@ pub use handle::{
 };
 pub use outbox::Withdrawn;
 pub use registry::SiteKeyFacts;
+pub use relay::{
+    Answered, Bring, Claimed, Found, Handed, Intake, KeyFacts, KeyOverview, LogCursor, LogLine, NewRelay,
+    ObjectReader, Posted, RelayOverview, RelaySettings, Relays, Seat, Token,
+};
 pub use replay::{ReplayReport, ReplayRound, ReplayVerdict};
 pub use service::{Coordinator, Dependencies};
 pub use settings::Settings;

@@ -218,7 +218,9 @@ pub(crate) async fn sweep(shared: &Shared) -> Result<(), Error> {
     let now = shared.clock.now();
     let set_aside = shared.quarantine.all();
     for hold in shared.blob.holds().await? {
-        let explained = live.contains(&hold) || waiting_mail(&hold, now);
+        // Relayed runs look after theirs.
+        let explained =
+            live.contains(&hold) || waiting_mail(&hold, now) || hold.as_str().starts_with("relay/");
         if !explained && !set_aside.iter().any(|status| may_be_of(&hold, status.run)) {
             crash::reached(Point::HoldSwept);
             let freed = shared.blob.release(&hold).await?;

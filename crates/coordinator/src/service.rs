@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::budget::Budget;
 use crate::registry::Registry;
+use crate::relay::Relays;
 use crate::shared::{GATES_MAX, RELEASE_PERMITS, RunSlot, Shared};
 use crate::tiles::Tiles;
 use crate::writer::Writer;
@@ -48,6 +49,7 @@ pub struct Dependencies {
 #[derive(Debug)]
 pub struct Coordinator {
     handle: Handle,
+    relays: Relays,
     scope: TaskScope,
 }
 
@@ -109,17 +111,23 @@ impl Coordinator {
         // Before anything is written: what a fold writes is referred to by nothing yet.
         recover::sweep(&shared).await?;
         crash::reached(Point::Recovered);
+        let relays = Relays::start(Arc::clone(&shared), recovered.holder.clone(), &scope).await?;
         let mut writer = Writer::new(Arc::clone(&shared), recovered.holder, recovered.heads);
         writer.take_up().await;
         shared.health.ok("store");
         scope.spawn(writer.run(queue));
         scope.spawn(housekeeping::run(Arc::clone(&shared)));
-        Ok(Coordinator { handle: Handle::new(shared), scope })
+        Ok(Coordinator { handle: Handle::new(shared), relays, scope })
     }
 
     /// A handle on the service.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// A handle on relayed runs.
+    pub fn relays(&self) -> Relays {
+        self.relays.clone()
     }
 
     /// Stops taking commands, lets what is queued become durable, and ends every task of the service.

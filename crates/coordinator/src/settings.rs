@@ -33,6 +33,8 @@ pub struct Settings {
     pub renewal_grace: Span,
     /// The addresses kits tell participants to dial, `host:port`.
     pub advertised: Vec<String>,
+    /// What paces relayed runs.
+    pub relay: crate::RelaySettings,
     /// Files copied into a backup beside state and bytes: where from, and under which name.
     pub backup_files: Vec<(std::path::PathBuf, String)>,
 }
@@ -54,6 +56,7 @@ impl Default for Settings {
             certificate_validity: Span::from_secs(24 * 3600),
             renewal_grace: Span::from_secs(14 * 24 * 3600),
             advertised: Vec::new(),
+            relay: crate::RelaySettings::default(),
             backup_files: Vec::new(),
         }
     }

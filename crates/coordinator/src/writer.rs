@@ -296,7 +296,7 @@ impl Writer {
         let now = self.shared.clock.now();
         for (journal, head) in &self.heads {
             let over = match journal {
-                JournalId::Federation => false,
+                JournalId::Federation | JournalId::Relay(_) => false,
                 JournalId::Run(run) => {
                     self.shared.with_run(*run, |state| state.phase().is_over()).unwrap_or(false)
                 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Hasher, RunId, Timestamp};
 
-/// Which journal an entry belongs to: a run's, or the federation's own (enrolment, revocation).
+/// Which journal an entry belongs to: a run's, a relayed run's, or the federation's own (enrolment, revocation).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum JournalId {
@@ -16,13 +16,19 @@ pub enum JournalId {
     Federation,
     /// The journal of one run.
     Run(RunId),
+    /// The journal of one relayed run.
+    Relay(RunId),
 }
+
+/// What the name of a relayed run's journal begins with.
+const RELAY_PREFIX: &str = "relay-";
 
 impl std::fmt::Display for JournalId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             JournalId::Federation => f.write_str("federation"),
             JournalId::Run(run) => run.fmt(f),
+            JournalId::Relay(run) => write!(f, "{RELAY_PREFIX}{run}"),
         }
     }
 }
@@ -32,7 +38,10 @@ impl std::str::FromStr for JournalId {
     fn from_str(value: &str) -> Result<JournalId, crate::Error> {
         match value {
             "federation" => Ok(JournalId::Federation),
-            run => run.parse().map(JournalId::Run),
+            name => match name.strip_prefix(RELAY_PREFIX) {
+                Some(run) => run.parse().map(JournalId::Relay),
+                None => name.parse().map(JournalId::Run),
+            },
         }
     }
 }

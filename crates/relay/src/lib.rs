@@ -5,7 +5,9 @@
 //! [`Relay::bring`], and told again after a restart. It sees names of objects, never bytes, and knows no words of any
 //! stack: headers are texts it only keeps.
 //!
-//! Invariants: a letter is handed out only when every object below it was brought by its sender; it is handed out again until its
+//! That a letter has arrived is therefore not an event; an event about a letter that had says so.
+//!
+//! Invariants: a letter waits only when every object below it was brought by its sender; it is handed out again until its
 //! recipient confirms or answers it; the first complete answer counts and no other does; an object is needed exactly while
 //! a living letter is above it.
 

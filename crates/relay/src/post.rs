@@ -88,6 +88,12 @@ impl Relay {
         self.sessions.iter().find(|(_, session)| of_theirs(session)).map(|(name, _)| name.as_str())
     }
 
+    /// The upload under way in which `from` is to bring the object.
+    pub fn session_for(&self, from: &Principal, object: &Digest) -> Option<&str> {
+        let wants = |session: &Session| session.from == *from && session.missing.contains(object);
+        self.sessions.iter().find(|(_, session)| wants(session)).map(|(name, _)| name.as_str())
+    }
+
     /// Whether `who` may read the object. The application may read whatever the run holds; a participant what it brought and what is
     /// below a letter that it was handed.
     pub fn may_read(&self, who: &Principal, object: &Digest) -> bool {
@@ -287,7 +293,7 @@ impl Relay {
     }
 
     /// Everything of an upload is there: its letters begin to wait.
-    fn arrive(&mut self, session: &str, effects: &mut Effects) {
+    pub(crate) fn arrive(&mut self, session: &str, effects: &mut Effects) {
         let Some(session) = self.sessions.remove(session) else { return };
         for id in session.letters {
             let Some(letter) = self.letters.get_mut(&id) else { continue };

@@ -152,11 +152,14 @@ impl Relay {
             }
             Event::Abandoned { letters, .. } => self.abandon(letters, &mut effects)?,
             Event::HandedOut { letter } => {
-                let found = self.letters.get_mut(letter).ok_or(Rejected::NoLetter(*letter))?;
-                if !matches!(found.standing, Standing::Waiting | Standing::HandedOut) {
+                let found = self.letters.get(letter).ok_or(Rejected::NoLetter(*letter))?;
+                if !matches!(found.standing, Standing::Incoming | Standing::Waiting | Standing::HandedOut) {
                     return Err(Rejected::NoLetter(*letter));
                 }
-                found.standing = Standing::HandedOut;
+                self.imply_arrival(letter, &mut effects);
+                if let Some(found) = self.letters.get_mut(letter) {
+                    found.standing = Standing::HandedOut;
+                }
             }
             Event::Confirmed { letter } => self.confirm(letter, &mut effects)?,
             Event::Reopened { site } => self.reopen(site, &mut effects),
@@ -209,6 +212,16 @@ impl Relay {
         Ok(())
     }
 
+    /// What happens to a letter that arrived says that it had: that everything is there is not in the journal, and while it is replayed
+    /// nobody has said yet which bytes are.
+    fn imply_arrival(&mut self, id: &Digest, effects: &mut Effects) {
+        if self.letters.get(id).is_some_and(|letter| letter.standing == Standing::Incoming)
+            && let Some(session) = self.session_of(std::slice::from_ref(id)).map(str::to_owned)
+        {
+            self.arrive(&session, effects);
+        }
+    }
+
     /// A participant's confirmation leaves the objects until it answers; the application's ends question and answer.
     fn confirm(&mut self, id: &Digest, effects: &mut Effects) -> Result<(), Rejected> {
         let letter = self.letters.get_mut(id).ok_or(Rejected::NoLetter(*id))?;
@@ -222,10 +235,8 @@ impl Relay {
                 self.unqueue(&site, number);
             }
             _ => {
-                if !matches!(letter.standing, Standing::Waiting | Standing::HandedOut) {
-                    return Err(Rejected::NoLetter(*id));
-                }
                 let question = letter.answers;
+                self.imply_arrival(id, effects);
                 self.remove(id, effects);
                 if let Some(question) = question {
                     self.remove(&question, effects);
@@ -253,11 +264,13 @@ impl Relay {
     }
 
     fn lose(&mut self, at: Timestamp, id: &Digest, why: Loss, effects: &mut Effects) -> Result<(), Rejected> {
-        let letter = self.letters.get_mut(id).ok_or(Rejected::NoLetter(*id))?;
+        let letter = self.letters.get(id).ok_or(Rejected::NoLetter(*id))?;
         let Principal::Participant(site) = letter.to.clone() else { return Err(Rejected::NoLetter(*id)) };
-        if !matches!(letter.standing, Standing::Waiting | Standing::HandedOut | Standing::Confirmed) {
+        if matches!(letter.standing, Standing::Answered { .. } | Standing::Lost { .. }) {
             return Err(Rejected::NoLetter(*id));
         }
+        self.imply_arrival(id, effects);
+        let letter = self.letters.get_mut(id).ok_or(Rejected::NoLetter(*id))?;
         letter.standing = Standing::Lost { why, at };
         let number = letter.number;
         self.unqueue(&site, number);

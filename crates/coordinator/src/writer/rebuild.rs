@@ -31,6 +31,8 @@ impl Writer {
             match journal {
                 // What is written there does not depend on what is in memory; only its end may.
                 JournalId::Federation => self.reread_head(journal).await,
+                // Relayed runs have a writer of their own.
+                JournalId::Relay(_) => {}
                 JournalId::Run(run) => {
                     if let Ok(slot) = self.shared.run(run) {
                         slot.set_stale();

@@ -10,6 +10,7 @@ mod membership;
 mod power;
 mod quarantine;
 mod records;
+mod relays;
 mod removal;
 mod restarts;
 mod runs;

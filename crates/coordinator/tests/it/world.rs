@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use sheaf_blob::{BlobStore, DiskBlobs, MemoryBlobs};
 use sheaf_coordinator::{
-    Coordinator, CreateRun, Delivery, Dependencies, Enrolment, Error, Handle, InviteRequest, Settings, Which,
-    WorkOrder,
+    Coordinator, CreateRun, Delivery, Dependencies, Enrolment, Error, Handle, InviteRequest, Relays,
+    Settings, Which, WorkOrder,
 };
 use sheaf_domain::{
     ByteSize, ByteSpan, Digest, Identity, JournalEntry, JournalId, Manifest, Metrics, ModelHasher, Role,
@@ -41,6 +41,7 @@ pub(crate) use on_both;
 /// What stays when the coordinator dies.
 pub(crate) struct World {
     pub(crate) handle: Handle,
+    pub(crate) relays: Relays,
     pub(crate) operator: Identity,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) faults: Arc<Faults>,
@@ -124,6 +125,7 @@ impl World {
             Coordinator::start(dependencies, settings.clone(), &TaskScope::new()).await.unwrap();
         World {
             handle: coordinator.handle(),
+            relays: coordinator.relays(),
             operator: operator("op"),
             clock,
             faults,
@@ -142,6 +144,7 @@ impl World {
         let dependencies = self.keys.dependencies(&self.store, &self.blob, &self.clock, &self.health);
         let coordinator = Coordinator::start(dependencies, self.settings.clone(), &TaskScope::new()).await?;
         self.handle = coordinator.handle();
+        self.relays = coordinator.relays();
         self.coordinator = Some(coordinator);
         Ok(())
     }

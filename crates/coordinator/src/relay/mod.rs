@@ -1,0 +1,113 @@
+//! Relayed runs: an application outside decides, and what it and the participants say to each other travels as letters.
+//!
+//! [`Relays`] is to a front-end with such a stack what [`crate::Handle`] is for coordinated runs. One writer task owns all transitions: what a
+//! caller is told is durable. Bytes go to the blob store, each object under the hold of whoever brought it, so that after a
+//! restart the holds say who has brought what. It knows no stack's words, starts no application, and opens no letter.
+
+mod application;
+mod letters;
+mod logbook;
+mod objects;
+mod online;
+mod participants;
+mod recover;
+mod slot;
+mod transaction;
+mod writer;
+
+use std::sync::Arc;
+
+use sheaf_domain::{RunId, Span};
+use sheaf_runtime::TaskScope;
+use tokio::sync::mpsc;
+
+use crate::Error;
+use crate::shared::Shared;
+
+pub use application::{Claimed, NewRelay, RelayOverview, Seat, Token};
+pub use letters::{Answered, Handed, Posted};
+pub use logbook::{LogCursor, LogLine};
+pub use objects::{Bring, Found, Intake, ObjectReader};
+pub use participants::{KeyFacts, KeyOverview};
+
+use online::Online;
+use slot::Slots;
+use writer::{Command, RelayWriter};
+
+/// How many commands wait for the writer at most; callers wait beyond it.
+const QUEUE_LEN: usize = 1024;
+
+/// What paces relayed runs.
+#[derive(Debug, Clone)]
+pub struct RelaySettings {
+    /// How long a claim lasts before the application has reported for work.
+    pub claim_ttl: Span,
+    /// How long an application at work may be silent.
+    pub beat_ttl: Span,
+    /// How long an upload of objects may rest.
+    pub upload_ttl: Span,
+    /// Bytes of an application's log that are kept; what comes beyond is dropped, and the log says so.
+    pub log_len_max: u64,
+    /// Where logs are written; nothing is kept of them without it.
+    pub log_dir: Option<std::path::PathBuf>,
+}
+
+impl Default for RelaySettings {
+    fn default() -> RelaySettings {
+        RelaySettings {
+            claim_ttl: Span::from_secs(30),
+            beat_ttl: Span::from_secs(60),
+            upload_ttl: Span::from_secs(180),
+            log_len_max: 64 << 20,
+            log_dir: None,
+        }
+    }
+}
+
+/// A handle on relayed runs.
+#[derive(Debug, Clone)]
+pub struct Relays {
+    shared: Arc<Shared>,
+    core: Arc<Core>,
+}
+
+/// What the writer and every clone of the handle share.
+#[derive(Debug)]
+struct Core {
+    slots: Slots,
+    online: Online,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Relays {
+    /// Rebuilds every relayed run from its journal and starts the writer in `scope`.
+    ///
+    /// # Errors
+    /// When the store cannot be read or another server holds a journal.
+    pub(crate) async fn start(
+        shared: Arc<Shared>,
+        holder: String,
+        scope: &TaskScope,
+    ) -> Result<Relays, Error> {
+        let (commands, queue) = mpsc::channel(QUEUE_LEN);
+        let core = Arc::new(Core { slots: Slots::default(), online: Online::default(), commands });
+        let relays = Relays { shared, core };
+        let heads = recover::load(&relays, &holder).await?;
+        let writer = RelayWriter::new(relays.clone(), holder, heads);
+        scope.spawn(writer.run(queue));
+        Ok(relays)
+    }
+
+    fn settings(&self) -> &RelaySettings {
+        &self.shared.settings.relay
+    }
+
+    /// Every relayed run, oldest first.
+    fn runs(&self) -> Vec<Arc<slot::Slot>> {
+        self.core.slots.all()
+    }
+
+    fn slot(&self, run: RunId) -> Result<Arc<slot::Slot>, Error> {
+        self.core.slots.get(run).ok_or_else(|| Error::not_found(format!("no relayed run {run}")))
+    }
+}

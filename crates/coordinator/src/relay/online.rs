@@ -1,0 +1,104 @@
+//! Which participants of relayed runs are there, and who waits for a letter. In memory; after a restart everybody gets one full
+//! period to show himself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sheaf_domain::{SiteName, Timestamp};
+use tokio::sync::watch;
+
+use crate::outbox::lock;
+
+/// Signs of life, by participant; there are entries for enrolled participants only.
+#[derive(Debug)]
+pub(super) struct Online {
+    signs: Mutex<HashMap<SiteName, Sign>>,
+    /// Grows when a run waits to be claimed.
+    pending: watch::Sender<u64>,
+}
+
+/// What is known of a participant since the server started.
+#[derive(Debug, Clone)]
+pub(super) struct Sign {
+    /// Until when it counts as there, on the monotonic clock; nothing once it said goodbye.
+    pub(super) until: Option<Duration>,
+    /// When it last said anything.
+    pub(super) last: Duration,
+    /// How often it says that it beats, in milliseconds.
+    pub(super) beat_every_ms: u64,
+    pub(super) activated_at: Option<Timestamp>,
+    pub(super) deactivated_at: Option<Timestamp>,
+    /// Whether it has said anything since it was activated.
+    pub(super) spoke: bool,
+    letters: Arc<watch::Sender<u64>>,
+}
+
+impl Default for Online {
+    fn default() -> Online {
+        Online { signs: Mutex::default(), pending: watch::Sender::new(0) }
+    }
+}
+
+impl Default for Sign {
+    fn default() -> Sign {
+        Sign {
+            until: None,
+            last: Duration::ZERO,
+            beat_every_ms: 0,
+            activated_at: None,
+            deactivated_at: None,
+            spoke: false,
+            letters: Arc::new(watch::Sender::new(0)),
+        }
+    }
+}
+
+impl Online {
+    /// Changes what is known of a participant.
+    pub(super) fn change<T>(&self, site: &SiteName, change: impl FnOnce(&mut Sign) -> T) -> T {
+        change(lock(&self.signs).entry(site.clone()).or_default())
+    }
+
+    pub(super) fn of(&self, site: &SiteName) -> Sign {
+        lock(&self.signs).get(site).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn is_online(&self, site: &SiteName, now: Duration) -> bool {
+        lock(&self.signs).get(site).is_some_and(|sign| sign.until.is_some_and(|until| until > now))
+    }
+
+    pub(super) fn forget(&self, site: &SiteName) {
+        lock(&self.signs).remove(site);
+    }
+
+    /// Wakes those who wait for a letter to a participant.
+    pub(super) fn wake(&self, site: &SiteName) {
+        let letters = lock(&self.signs).get(site).map(|sign| Arc::clone(&sign.letters));
+        if let Some(letters) = letters {
+            letters.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Wakes everybody who waits.
+    pub(super) fn wake_all(&self) {
+        let all: Vec<_> = lock(&self.signs).values().map(|sign| Arc::clone(&sign.letters)).collect();
+        all.iter().for_each(|letters| letters.send_modify(|version| *version += 1));
+        self.a_run_waits();
+    }
+
+    /// A receiver that sees every letter to a participant.
+    pub(super) fn watch(&self, site: &SiteName) -> watch::Receiver<u64> {
+        self.change(site, |sign| sign.letters.subscribe())
+    }
+
+    /// Says that a run waits to be claimed.
+    pub(super) fn a_run_waits(&self) {
+        self.pending.send_modify(|version| *version += 1);
+    }
+
+    /// A receiver that sees every run that waits.
+    pub(super) fn watch_pending(&self) -> watch::Receiver<u64> {
+        self.pending.subscribe()
+    }
+}

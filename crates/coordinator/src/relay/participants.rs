@@ -1,0 +1,234 @@
+//! Participants that are known by a key alone: enrolled by it, there or not, and what they are called.
+//!
+//! Such a participant's name is made from the fingerprint of its key, so that it is the same whenever and wherever the key comes.
+
+use std::time::Duration;
+
+use sheaf_domain::{Digest, ErrorKind, Role, SiteName, Span, Timestamp};
+use sheaf_pki::PublicKey;
+use sheaf_relay::Event;
+use sheaf_store::{SiteRecord, SiteState};
+
+use super::Relays;
+use crate::Error;
+
+/// How long a participant may be silent before the same key may begin anew elsewhere.
+const SILENCE_BEFORE_TAKEOVER: Duration = Duration::from_secs(25);
+
+/// A participant that is known by its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFacts {
+    /// Its name.
+    pub site: SiteName,
+    /// Whether it may come in.
+    pub active: bool,
+}
+
+/// A participant that is known by its key, for lists.
+#[derive(Debug, Clone)]
+pub struct KeyOverview {
+    /// Its name.
+    pub site: SiteName,
+    /// Its public key (SubjectPublicKeyInfo, DER).
+    pub public_key_der: Vec<u8>,
+    /// When its key was enrolled.
+    pub registered_at: Timestamp,
+    /// When it was taken out, if it was.
+    pub unregistered_at: Option<Timestamp>,
+    /// When it began last, since the server started.
+    pub activated_at: Option<Timestamp>,
+    /// When it said goodbye last, since the server started.
+    pub deactivated_at: Option<Timestamp>,
+    /// Until when it counts as there.
+    pub online_until: Option<Timestamp>,
+    /// How often it says that it beats.
+    pub beat_every: Span,
+}
+
+/// The reason kept with participants that were taken out.
+const UNREGISTERED: &str = "unregistered";
+/// What the names of these participants begin with.
+const KEY_PREFIX: &str = "key-";
+
+/// The name of the participant with this key.
+///
+/// # Errors
+/// Never for a digest; the name's own rules are checked nevertheless.
+pub(crate) fn name_of(fingerprint: &Digest) -> Result<SiteName, Error> {
+    let digits = fingerprint.to_string();
+    Ok(SiteName::new(format!("{KEY_PREFIX}{}", &digits[..16]))?)
+}
+
+impl Relays {
+    /// Enrols a key; the name it gets follows from it.
+    ///
+    /// # Errors
+    /// Conflict when the key is or was enrolled; exhausted when as many participants are enrolled as may.
+    /// # Cancel safety
+    /// A dropped call may still be carried out.
+    pub async fn register(&self, key: &PublicKey) -> Result<SiteName, Error> {
+        let fingerprint = key.fingerprint();
+        let name = name_of(&fingerprint)?;
+        let permit = self.shared.membership.acquire().await.map_err(|_| Error::shutting_down())?;
+        if self.shared.registry.by_key(&fingerprint).is_some() || self.shared.registry.site(&name).is_some() {
+            return Err(Error::conflict("this key is enrolled already"));
+        }
+        let max = self.shared.settings.sites_max;
+        if self.shared.registry.len() >= max {
+            return Err(Error::new(
+                ErrorKind::Exhausted,
+                format!("{max} participants are enrolled, no more may"),
+            ));
+        }
+        let record = SiteRecord {
+            name: name.clone(),
+            role: Role::Participant,
+            key_fingerprint: fingerprint,
+            public_key_der: key.spki_der().to_vec(),
+            certificate: None,
+            state: SiteState::Active,
+            enrolled_at: self.shared.clock.now(),
+            last_seen: None,
+        };
+        self.shared.store.put_site(record.clone()).await?;
+        self.shared.registry.put(record);
+        drop(permit);
+        let body = serde_json::json!({ "site": name, "key": fingerprint });
+        self.shared.note_in_journal("site_enrolled", &body);
+        tracing::info!(site = %name, key = %fingerprint, "a key was enrolled");
+        Ok(name)
+    }
+
+    /// Takes a participant out for good.
+    ///
+    /// # Errors
+    /// Not found.
+    /// # Cancel safety
+    /// A dropped call may still be carried out.
+    pub async fn unregister(&self, site: &SiteName) -> Result<(), Error> {
+        let permit = self.shared.membership.acquire().await.map_err(|_| Error::shutting_down())?;
+        let known = self.shared.registry.site(site).filter(|known| known.certificate.is_none());
+        let known = known.ok_or_else(|| Error::not_found(format!("there is no participant {site}")))?;
+        if known.state == SiteState::Active {
+            let state = SiteState::Revoked { reason: UNREGISTERED.to_owned(), at: self.shared.clock.now() };
+            self.shared.store.set_site_state(site, state.clone()).await?;
+            self.shared.registry.put(SiteRecord { state, ..(*known).clone() });
+            self.shared.note_in_journal("site_unregistered", &serde_json::json!({ "site": site }));
+        }
+        drop(permit);
+        self.core.online.forget(site);
+        Ok(())
+    }
+
+    /// The participant with this key.
+    pub fn by_key(&self, fingerprint: &Digest) -> Option<KeyFacts> {
+        let known = self.shared.registry.by_key(fingerprint)?;
+        (known.role == Role::Participant)
+            .then(|| KeyFacts { site: known.name.clone(), active: known.state == SiteState::Active })
+    }
+
+    /// A participant begins: it is there from now on, and what it was handed before and has not answered waits for it again.
+    /// Asking again before it said anything else is the same beginning.
+    ///
+    /// # Errors
+    /// Conflict when the same key is at work elsewhere; unavailable when it cannot be made durable.
+    /// # Cancel safety
+    /// A dropped call may still be carried out; calling again is safe.
+    pub async fn activate(&self, site: &SiteName, beat_every: Duration) -> Result<(), Error> {
+        let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
+        self.core.online.change(site, |sign| {
+            let there = sign.until.is_some_and(|until| until > now);
+            let heard = now.saturating_sub(sign.last) < SILENCE_BEFORE_TAKEOVER;
+            if there && sign.spoke && heard {
+                return Err(Error::conflict(format!("participant {site} is at work with this key already")));
+            }
+            sign.until = Some(now + 2 * beat_every);
+            sign.last = now;
+            sign.beat_every_ms = u64::try_from(beat_every.as_millis()).unwrap_or(u64::MAX);
+            sign.activated_at = Some(wall);
+            sign.spoke = false;
+            Ok(())
+        })?;
+        for slot in self.runs() {
+            let holds = slot.read(|state| {
+                state
+                    .unanswered()
+                    .any(|(_, letter)| letter.to == sheaf_domain::Principal::Participant(site.clone()))
+            });
+            if holds.unwrap_or(false) {
+                let site = site.clone();
+                self.transact(slot.run, move |transaction| Ok(transaction.apply(Event::Reopened { site })?))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A participant shows that it is alive; `beat_every` when it says how often it beats.
+    pub fn heard(&self, site: &SiteName, beat_every: Option<Duration>) {
+        let now = self.shared.clock.monotonic();
+        self.core.online.change(site, |sign| {
+            sign.last = now;
+            sign.spoke = true;
+            if let Some(beat_every) = beat_every {
+                sign.beat_every_ms = u64::try_from(beat_every.as_millis()).unwrap_or(u64::MAX);
+                sign.until = Some(now + 2 * beat_every);
+                sign.activated_at.get_or_insert_with(|| self.shared.clock.now());
+            }
+        });
+    }
+
+    /// A participant says goodbye.
+    pub fn deactivate(&self, site: &SiteName) {
+        let wall = self.shared.clock.now();
+        self.core.online.change(site, |sign| {
+            sign.until = None;
+            sign.spoke = false;
+            sign.deactivated_at = Some(wall);
+        });
+    }
+
+    /// Whether a participant is there.
+    pub fn is_online(&self, site: &SiteName) -> bool {
+        self.core.online.is_online(site, self.shared.clock.monotonic())
+    }
+
+    /// Participants that are known by their key, by name.
+    pub fn participants(&self) -> Vec<KeyOverview> {
+        let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
+        let by_key = |site: &std::sync::Arc<SiteRecord>| {
+            site.certificate.is_none()
+                && site.role == Role::Participant
+                && site.name.as_str().starts_with(KEY_PREFIX)
+        };
+        let all = self.shared.registry.all().into_iter().filter(by_key);
+        all.map(|site| {
+            let sign = self.core.online.of(&site.name);
+            let left = sign.until.and_then(|until| until.checked_sub(now));
+            let unregistered_at = match &site.state {
+                SiteState::Revoked { at, .. } => Some(*at),
+                _ => None,
+            };
+            KeyOverview {
+                site: site.name.clone(),
+                public_key_der: site.public_key_der.clone(),
+                registered_at: site.enrolled_at,
+                unregistered_at,
+                activated_at: sign.activated_at,
+                deactivated_at: sign.deactivated_at,
+                online_until: left
+                    .map(|left| wall.after(Span::from_millis(u64::try_from(left.as_millis()).unwrap_or(0)))),
+                beat_every: Span::from_millis(sign.beat_every_ms),
+            }
+        })
+        .collect()
+    }
+
+    /// After a start: whoever has letters to answer gets one full period to show himself.
+    pub(super) fn assume_all_online(&self) {
+        let until = self.shared.clock.monotonic() + self.settings().beat_ttl.as_duration();
+        for participant in self.participants().into_iter().filter(|one| one.unregistered_at.is_none()) {
+            self.core.online.change(&participant.site, |sign| sign.until = Some(until));
+        }
+    }
+}
