@@ -162,7 +162,7 @@ async fn a_question_is_answered_across_restarts(backend: Backend) {
         };
         let update = read(&world, &application, run, answer.objects[0].id).await.unwrap();
         world.relays.confirm(&application, run, answer.letter).await.unwrap();
-        assert_eq!(*undisturbed.get_or_insert(update.clone()), update);
+        assert_eq!(*undisturbed.get_or_insert_with(|| update.clone()), update);
         assert!(world.relays.end(run, Outcome::Completed, String::new()).await.unwrap());
         let kinds = world.kinds(JournalId::Relay(run)).await;
         let expected = [
