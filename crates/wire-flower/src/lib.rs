@@ -2,6 +2,8 @@
 
 pub mod error;
 pub mod frames;
+pub mod node_auth;
 pub mod proto;
 pub mod push;
 pub mod routes;
+pub mod timestamp;
