@@ -90,6 +90,26 @@ impl PublicKey {
         self.verify_as(what, algorithm, message, signature)
     }
 
+    /// Checks an ECDSA signature made with SHA-256 whatever the curve, as Flower's nodes make them.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedKey`] for a key that is not of an elliptic curve P-256 or P-384, [`Error::BadSignature`]
+    /// naming `what`.
+    pub fn verify_ecdsa_sha256(
+        &self,
+        what: &'static str,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Error> {
+        let algorithm: &dyn VerificationAlgorithm = match self.kind {
+            KeyKind::P256 => &signature::ECDSA_P256_SHA256_ASN1,
+            KeyKind::P384 => &signature::ECDSA_P384_SHA256_ASN1,
+            KeyKind::Ed25519 => return Err(Error::UnsupportedKey { found: "an Ed25519 key".to_owned() }),
+            KeyKind::Rsa => return Err(Error::UnsupportedKey { found: "an RSA key".to_owned() }),
+        };
+        self.verify_as(what, algorithm, message, signature)
+    }
+
     /// Checks a signature whose algorithm is named by an object identifier, as in a certificate signing request.
     pub(crate) fn verify_named(
         &self,

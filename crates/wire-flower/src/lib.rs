@@ -1,1 +1,9 @@
 //! The Flower front-end: stock SuperNodes, ServerApps and the `flwr` command, over HTTP and gRPC.
+
+pub mod error;
+pub mod frames;
+pub mod node_auth;
+pub mod proto;
+pub mod push;
+pub mod routes;
+pub mod timestamp;
