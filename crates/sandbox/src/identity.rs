@@ -105,7 +105,7 @@ mod tests {
         let ours = Identity::of(std::process::id()).unwrap();
         assert!(ours.is_alive() && ours.keeps_its_number());
         let earlier = Identity { start_ticks: ours.start_ticks - 1, ..ours.clone() };
-        let rebooted = Identity { boot: "another".to_owned(), ..ours.clone() };
+        let rebooted = Identity { boot: "another".to_owned(), pid: ours.pid, start_ticks: ours.start_ticks };
         for other in [earlier, rebooted] {
             assert!(!other.is_alive() && !other.keeps_its_number(), "{other:?}");
         }

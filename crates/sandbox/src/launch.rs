@@ -78,7 +78,7 @@ impl Launcher {
         program.check()?;
         let order = Order::encode(program, &self.protection)?;
         let mut child = self.spawn()?;
-        let identity = child.id().and_then(Identity::of).ok_or(confiner("ended at once"))?;
+        let identity = child.id().and_then(Identity::of).ok_or_else(|| confiner("ended at once"))?;
         let (Some(mut stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
             return Err(confiner("has no pipes"));
         };

@@ -108,7 +108,11 @@ impl Process {
                 let action = "collect";
                 let status =
                     status.map_err(|source| Error::Process { action, pid: self.identity.pid(), source })?;
-                status.code().map(Exit::Code).or(status.signal().map(Exit::Signal)).unwrap_or(Exit::Unknown)
+                status
+                    .code()
+                    .map(Exit::Code)
+                    .or_else(|| status.signal().map(Exit::Signal))
+                    .unwrap_or(Exit::Unknown)
             }
         };
         self.ended = Some(exit);

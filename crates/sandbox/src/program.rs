@@ -169,7 +169,8 @@ impl Program {
     /// All variables the program gets.
     pub(crate) fn variables(&self) -> BTreeMap<String, String> {
         let directory = self.directory.to_string_lossy().into_owned();
-        let beside = self.executable.parent().unwrap_or(Path::new("/usr/bin")).to_string_lossy().into_owned();
+        let beside =
+            self.executable.parent().unwrap_or_else(|| Path::new("/usr/bin")).to_string_lossy().into_owned();
         let mut variables = BTreeMap::from([
             ("PATH".to_owned(), format!("{beside}:/usr/local/bin:/usr/bin:/bin")),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),

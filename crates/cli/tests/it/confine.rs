@@ -27,11 +27,7 @@ fn the_program_becomes_another_behind_walls() {
 
 #[test]
 fn without_an_order_it_ends_and_says_nothing() {
-    let ended = Command::new(env!("CARGO_BIN_EXE_sheaf"))
-        .arg(CONFINE)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_sheaf")).arg(CONFINE).stdin(Stdio::null()).output().unwrap();
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stdout.is_empty() && ended.stderr.is_empty());
 }

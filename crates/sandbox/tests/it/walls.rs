@@ -21,6 +21,13 @@ def attach():
 def follow_link():
     os.symlink(data + '/key', 'link')
     open('link').read()
+def through_descriptor():
+    held = os.listdir(f'/proc/{server}/fd')
+    for fd in held:
+        try:
+            if open(f'/proc/{server}/fd/{fd}').read() != '': return
+        except OSError as error: last = error
+    raise last
 def truncate():
     os.truncate(data + '/other', 0)
 ways = {
@@ -36,7 +43,7 @@ ways = {
     'proc cwd': lambda: os.listdir(f'/proc/{server}/cwd/'),
     'proc environ': lambda: open(f'/proc/{server}/environ').read(),
     'proc mem': lambda: open(f'/proc/{server}/mem', 'rb'),
-    'proc fd': lambda: os.listdir(f'/proc/{server}/fd'),
+    'proc fd': through_descriptor,
     'ptrace': attach,
     'shadow': lambda: open('/etc/shadow').read(),
     'signal': lambda: os.kill(int(server), 0),
@@ -61,6 +68,8 @@ async fn burgle(place: &Place, protection: Protection) -> BTreeMap<String, Strin
     for name in ["other", "removable"] {
         std::fs::write(place.path("data").join(name), KEY).unwrap();
     }
+    // A descriptor of the server's through which the key could be read.
+    let _held = std::fs::File::open(place.path("data/key")).unwrap();
     let exit = run(&place.python(BURGLAR), protection).await;
     assert_eq!(exit, Exit::Code(0), "{}", place.read("log"));
     serde_json::from_str(&place.read("run/found")).unwrap()
