@@ -8,8 +8,9 @@
 //! Walls are what the kernel offers: Landlock, another account, or both ([`Protection`]). Without any, starting is refused unless
 //! asked for by name.
 //!
-//! Does not: limit the disk a program fills in its own directory, hold processes that leave its process group, or keep two
-//! programs of one account from signalling each other where Landlock has no scopes (before ABI 6).
+//! Does not: limit the disk a program fills in its own directory; follow processes that leave its process group; tell addresses of
+//! one port apart; hold what this kernel's Landlock has no rules for (`Protection` says which); keep what a service manager or a
+//! container ends together with us (systemd does, but for `KillMode=process`).
 
 mod confine;
 mod error;
