@@ -27,3 +27,9 @@ pub const TOKEN_REUSED: &str = "SHEAF-010";
 pub const TOKEN_EXPIRED: &str = "SHEAF-011";
 /// A plan cannot be carried out as it stands.
 pub const PLAN_REFUSED: &str = "SHEAF-012";
+/// Nothing would keep a program that is to be started from our keys.
+pub const NO_WALLS: &str = "SHEAF-013";
+/// The walls around a program would leave open what is hidden from it.
+pub const WALLS_OPEN: &str = "SHEAF-014";
+/// A program could not be started.
+pub const PROGRAM_NOT_STARTED: &str = "SHEAF-015";

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod bench;
+mod confine;
 mod crashes;
 mod demo;
 mod exec;
