@@ -190,9 +190,13 @@ const CONTROL: [(&str, &str, Control); 41] = [
     ("get-auth-tokens", "GetAuthTokens", Control::Unsupported(FlowerCode::NoAccountAuth)),
     ("list-connectors", "ListConnectors", Control::Unsupported(FlowerCode::NoFederationManagement)),
     ("disconnect-connector", "DisconnectConnector", Control::Unsupported(FlowerCode::NoFederationManagement)),
-    ("begin-connectoroauth", "BeginConnectorOAuth", Control::Unsupported(FlowerCode::NoFederationManagement)),
     (
-        "complete-connectoroauth",
+        "begin-connector-oauth",
+        "BeginConnectorOAuth",
+        Control::Unsupported(FlowerCode::NoFederationManagement),
+    ),
+    (
+        "complete-connector-oauth",
         "CompleteConnectorOAuth",
         Control::Unsupported(FlowerCode::NoFederationManagement),
     ),

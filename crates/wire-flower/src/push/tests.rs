@@ -46,7 +46,7 @@ fn wrong_requests_are_refused_by_name() {
     assert_eq!(read(&[0x10; 1], 9), Err(PushError::Truncated { field: "run_id" }));
     assert_eq!(read(&[0x10, 1], 9), Err(PushError::Missing { field: "object_id" }));
     assert_eq!(read(&[0xff; 11], 9), Err(PushError::Malformed { field: "a field's key" }));
-    let endless = [0x32, 0].repeat(UNKNOWN_LEN_MAX as usize + 1);
+    let endless = [0x32, 0].repeat(usize::try_from(UNKNOWN_LEN_MAX).unwrap() + 1);
     assert!(matches!(read(&endless, 4_096), Err(PushError::TooLong { .. })));
     for end in 1..good.len() {
         if let Ok((content, tail)) = read(&good[..end], 7) {
@@ -74,9 +74,9 @@ proptest! {
     fn pieces_of_any_size_give_the_same_request(
         content in proptest::collection::vec(any::<u8>(), 0..300),
         step in 1usize..50,
-        unknown in 0usize..20,
+        unknown in 0u8..20,
     ) {
-        let mut body = [&[0x32, unknown as u8][..], &vec![9; unknown]].concat();
+        let mut body = [&[0x32, unknown][..], &vec![9; usize::from(unknown)]].concat();
         body.extend(request(&content).encode_to_vec());
         let (got, tail) = read(&body, step).unwrap();
         prop_assert_eq!(got, content);
