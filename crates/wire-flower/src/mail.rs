@@ -92,8 +92,9 @@ pub(crate) fn header(message: &Message) -> String {
 /// # Errors
 /// Unavailable when the header is none of ours.
 pub(crate) fn message_of(header: &str) -> Result<Message, FlowerError> {
-    let damaged =
-        |what: String| FlowerError::new(FlowerCode::Unavailable, format!("a letter's header is damaged: {what}"));
+    let damaged = |what: String| {
+        FlowerError::new(FlowerCode::Unavailable, format!("a letter's header is damaged: {what}"))
+    };
     let bytes = STANDARD.decode(header).map_err(|error| damaged(error.to_string()))?;
     Message::decode(bytes.as_slice()).map_err(|error| damaged(error.to_string()))
 }
@@ -176,8 +177,6 @@ fn tree_of(objects: &[ObjectDraft], root: &Digest) -> ObjectTree {
 pub(crate) enum Unanswered {
     /// The question is not known, or its time is over.
     MessageUnavailable,
-    /// The answer's time is over.
-    ReplyUnavailable,
     /// The node that was asked is not there.
     NodeUnavailable,
 }
@@ -188,7 +187,6 @@ impl Unanswered {
             Unanswered::MessageUnavailable => {
                 (3, "Message unavailable: it is not known here, or its time to live is over")
             }
-            Unanswered::ReplyUnavailable => (4, "Reply unavailable: its time to live is over"),
             Unanswered::NodeUnavailable => (5, "Node unavailable: it shows no sign of life"),
         }
     }
@@ -242,7 +240,8 @@ mod tests {
     #[test]
     fn a_tree_becomes_objects_children_first_and_back() {
         let shared = above("array", vec![leaf("chunk")]);
-        let tree = above("message", vec![above("records", vec![shared.clone(), above("other", vec![shared])])]);
+        let tree =
+            above("message", vec![above("records", vec![shared.clone(), above("other", vec![shared])])]);
         let objects = objects_of(std::slice::from_ref(&tree)).unwrap();
         let order: Vec<Digest> = objects.iter().map(|object| object.id).collect();
         let expected = ["chunk", "array", "other", "records", "message"];
@@ -259,7 +258,8 @@ mod tests {
         let two_ways = above("root", vec![above("a", vec![leaf("b")]), leaf("a")]);
         let twice = above("root", vec![leaf("a"), leaf("a")]);
         let nameless = ObjectTree { object_id: "x".to_owned(), children: vec![] };
-        let cases = [(deep, "16 deep"), (two_ways, "two lists"), (twice, "child twice"), (nameless, "no object id")];
+        let cases =
+            [(deep, "16 deep"), (two_ways, "two lists"), (twice, "child twice"), (nameless, "no object id")];
         for (tree, what) in cases {
             let error = objects_of(&[tree]).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
@@ -295,9 +295,8 @@ mod tests {
     #[test]
     fn messages_that_cannot_be_are_refused_by_name() {
         let run = RunId::new(7).unwrap();
-        let refused = |change: fn(&mut Metadata)| {
-            letter(&message(change), &leaf("m"), 1, run).unwrap_err().to_string()
-        };
+        let refused =
+            |change: fn(&mut Metadata)| letter(&message(change), &leaf("m"), 1, run).unwrap_err().to_string();
         assert!(refused(|m| m.run_id = 8).contains("run 8"));
         assert!(refused(|m| m.src_node_id = 2).contains("another sender"));
         assert!(refused(|m| m.message_id.clear()).contains("another id"));
@@ -313,7 +312,8 @@ mod tests {
         let question = Digest::of(b"q");
         let asked = message(|m| m.src_task_id = Some(5)).metadata.unwrap();
         let run = RunId::new(7).unwrap();
-        let (told, object) = notice(&question, Some(&asked), Unanswered::NodeUnavailable, run, 1_800_000_010.0);
+        let (told, object) =
+            notice(&question, Some(&asked), Unanswered::NodeUnavailable, run, 1_800_000_010.0);
         let metadata = told.metadata.unwrap();
         assert_eq!((metadata.ttl, metadata.message_type.as_str()), (50.0, "train"));
         assert_eq!((metadata.dst_task_id, told.error.unwrap().code), (Some(5), 5));

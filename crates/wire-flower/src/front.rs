@@ -1,0 +1,140 @@
+//! What every call stands on: the coordinator's relayed runs, the clock, and what was verified of nodes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sheaf_coordinator::Relays;
+use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName};
+use sheaf_pki::PublicKey;
+use sheaf_runtime::Clock;
+
+use crate::error::{FlowerCode, FlowerError};
+use crate::names::{node_id_of, payload};
+use crate::node_auth::{NodeHeaders, NodeVerifier, Window, verify_signature};
+
+/// How long a request for messages or work is held: below the thirty seconds after which stock peers give a request up.
+pub(crate) const HOLD: Duration = Duration::from_secs(20);
+/// How long an application waits for the rest of its answers once some are there.
+pub(crate) const HOLD_FOR_MORE: Duration = Duration::from_secs(2);
+/// Verified signatures remembered at once.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// How Flower's calls are served.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FlowerSettings {
+    /// Whether nodes' keys must have been registered by an operator.
+    pub enable_supernode_auth: bool,
+}
+
+/// Which of Flower's services a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// What SuperNodes call.
+    pub fleet: bool,
+    /// What the `flwr` command and applications call: whoever reaches it may run code here.
+    pub local: bool,
+}
+
+/// The front-end; cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Flower {
+    pub(crate) relays: Relays,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: FlowerSettings,
+    verifier: Arc<Mutex<NodeVerifier>>,
+    operator: Arc<Identity>,
+}
+
+impl Flower {
+    /// A front-end to relayed runs; `operator` is who acts where the `flwr` command is served.
+    pub fn new(
+        relays: Relays,
+        clock: Arc<dyn Clock>,
+        settings: FlowerSettings,
+        operator: SiteName,
+    ) -> Flower {
+        let verifier = NodeVerifier::new(Window::default(), REMEMBERED_MAX);
+        let operator = Identity {
+            trust_domain: "local".to_owned(),
+            name: operator,
+            role: Role::Operator,
+            key_fingerprint: Digest::from_bytes([0; 32]),
+        };
+        Flower {
+            relays,
+            clock,
+            settings,
+            verifier: Arc::new(Mutex::new(verifier)),
+            operator: Arc::new(operator),
+        }
+    }
+
+    /// Who acts where the `flwr` command is served.
+    pub(crate) fn operator(&self) -> &Identity {
+        &self.operator
+    }
+
+    /// The key that a call was signed with.
+    ///
+    /// # Errors
+    /// Node authentication failed, saying why.
+    pub(crate) fn authenticate(&self, headers: &NodeHeaders) -> Result<PublicKey, FlowerError> {
+        let refused = |reason: String| FlowerError::new(FlowerCode::NodeAuthenticationFailed, reason);
+        let now_us =
+            i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
+        let verifier = || self.verifier.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = verifier().quick(headers, None, now_us).map_err(|error| refused(error.to_string()))?;
+        if known.is_none() {
+            verify_signature(headers).map_err(|error| refused(error.to_string()))?;
+            verifier().remember(headers, None);
+        }
+        public_key(&headers.public_key)
+    }
+
+    /// The participant behind a call that names `node_id`. A node that a server without registration does not know, because it lost its
+    /// memory, is taken in again: its key proves the number.
+    ///
+    /// # Errors
+    /// Node authentication failed when key and number do not belong together, or the key is not registered.
+    pub(crate) async fn node(&self, headers: &NodeHeaders, node_id: u64) -> Result<SiteName, FlowerError> {
+        let site = self.site(headers).await?;
+        if node_id_of(&site) != Some(node_id) {
+            let detail = "the node id is not that of the key";
+            return Err(FlowerError::new(FlowerCode::NodeAuthenticationFailed, detail));
+        }
+        Ok(site)
+    }
+
+    /// The participant behind a call, as its key says.
+    ///
+    /// # Errors
+    /// As [`Flower::node`].
+    pub(crate) async fn site(&self, headers: &NodeHeaders) -> Result<SiteName, FlowerError> {
+        let refused = |reason: &str| FlowerError::new(FlowerCode::NodeAuthenticationFailed, reason);
+        let key = self.authenticate(headers)?;
+        let site = match self.relays.by_key(&key.fingerprint()) {
+            Some(known) if known.active => known.site,
+            Some(_) => return Err(refused("this key was unregistered")),
+            None if self.settings.enable_supernode_auth => return Err(refused("this key is not registered")),
+            None => match self.relays.register(&key).await {
+                Ok(site) => site,
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    let known = self.relays.by_key(&key.fingerprint());
+                    known.map(|known| known.site).ok_or_else(|| refused("this key is not registered"))?
+                }
+                Err(error) => return Err(FlowerError::new(FlowerCode::Unavailable, error.to_string())),
+            },
+        };
+        self.relays.heard(&site, None);
+        Ok(site)
+    }
+}
+
+/// A public key as Flower sends it: PEM.
+///
+/// # Errors
+/// A payload error.
+pub(crate) fn public_key(pem: &[u8]) -> Result<PublicKey, FlowerError> {
+    let text = std::str::from_utf8(pem).map_err(|_| payload("the public key is not PEM"))?;
+    PublicKey::from_pem(text).map_err(|error| payload(error.to_string()))
+}

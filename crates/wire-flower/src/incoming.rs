@@ -1,0 +1,100 @@
+//! The body of a call, whatever carries it: the bytes of one message, piece by piece or whole within a bound.
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use prost::Message;
+
+use crate::error::{FlowerCode, FlowerError};
+use crate::frames::UnaryFrame;
+use crate::names::payload;
+
+/// The longest message that is held whole, in bytes: trees of objects of large cohorts, and application bundles.
+pub(crate) const MESSAGE_LEN_MAX: u64 = 64 << 20;
+
+/// How long the next piece of a body may take.
+const PIECE_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// The bytes of one message on their way in.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    body: Body,
+    frame: Option<UnaryFrame>,
+}
+
+impl Incoming {
+    /// The body of an HTTP call: the message and nothing else.
+    pub(crate) fn http(body: Body) -> Incoming {
+        Incoming { body, frame: None }
+    }
+
+    /// The body of a gRPC call with one message.
+    pub(crate) fn grpc(body: Body) -> Incoming {
+        Incoming { body, frame: Some(UnaryFrame::new(MESSAGE_LEN_MAX)) }
+    }
+
+    /// The next bytes of the message; `None` at its end.
+    ///
+    /// # Errors
+    /// Unavailable when the peer went away; a payload error for a broken frame.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, FlowerError> {
+        loop {
+            let Ok(frame) = tokio::time::timeout(PIECE_WAIT_MAX, self.body.frame()).await else {
+                return Err(FlowerError::new(FlowerCode::Unavailable, "the body did not go on in time"));
+            };
+            let Some(frame) = frame else {
+                if let Some(frame) = &self.frame {
+                    frame.finish().map_err(|error| payload(error.to_string()))?;
+                }
+                return Ok(None);
+            };
+            let gone = |error| {
+                FlowerError::new(FlowerCode::Unavailable, format!("the body cannot be read: {error}"))
+            };
+            // Trailers say nothing here.
+            let Ok(piece) = frame.map_err(gone)?.into_data() else { continue };
+            let piece = match &mut self.frame {
+                None => piece,
+                Some(frame) => frame.feed(piece).map_err(|error| payload(error.to_string()))?,
+            };
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+    }
+
+    /// The whole message.
+    ///
+    /// # Errors
+    /// As [`Incoming::next`]; too large above [`MESSAGE_LEN_MAX`].
+    pub(crate) async fn collect(mut self) -> Result<Bytes, FlowerError> {
+        let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
+        let Some(second) = self.next().await? else { return Ok(first) };
+        let mut whole = BytesMut::from(&first[..]);
+        whole.extend_from_slice(&second);
+        while let Some(piece) = self.next().await? {
+            if (whole.len() + piece.len()) as u64 > MESSAGE_LEN_MAX {
+                let detail = format!("the message is longer than {MESSAGE_LEN_MAX} bytes");
+                return Err(FlowerError::new(FlowerCode::TooLarge, detail));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// The message, decoded.
+    ///
+    /// # Errors
+    /// As [`Incoming::collect`]; a payload error when it is none.
+    pub(crate) async fn decode<M: Message + Default>(self) -> Result<M, FlowerError> {
+        decode(self.collect().await?)
+    }
+}
+
+/// Decodes a message.
+///
+/// # Errors
+/// A payload error when it is none.
+pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, FlowerError> {
+    M::decode(bytes).map_err(|error| payload(format!("the body is not the message of this call: {error}")))
+}
