@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     backup, bench, completions, config, demo, invite, join, journal, logs, ls, model, nodes, pki, replay, rm,
-    run, serve, status, stop,
+    run, serve, status, stop, superlink,
 };
 use crate::operator::OperatorArgs;
 
@@ -21,11 +21,23 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Reads the command line. Called by the name of another stack's server, this program is that server.
+pub(crate) fn parse() -> Cli {
+    let mut words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let called = words.first().map(std::path::PathBuf::from);
+    if called.as_deref().and_then(std::path::Path::file_name).is_some_and(|name| name == "flower-superlink") {
+        words.insert(1, "superlink".into());
+    }
+    Cli::parse_from(words)
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the server.
     Serve(Box<serve::Args>),
+    /// Run the server for Flower, with the options of `flower-superlink`.
+    Superlink(Box<superlink::Args>),
     /// Take part as a site: enrol with a kit, then train and evaluate when asked to.
     Join(Box<join::Args>),
     /// Start a run from a plan, warm-start it from another, or extend one.

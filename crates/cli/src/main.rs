@@ -11,14 +11,12 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
     // The server starts programs of others through this program; before anything else, as a confiner has no threads.
     if std::env::args_os().nth(1).is_some_and(|arg| arg == sheaf_sandbox::CONFINE) {
         return sheaf_sandbox::confine_main();
     }
-    let cli = args::Cli::parse();
+    let cli = args::parse();
     match commands::dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),

@@ -78,6 +78,9 @@ pub enum Error {
     /// The coordinator.
     #[error("the coordinator")]
     Coordinator(#[from] sheaf_coordinator::Error),
+    /// What keeps applications of others apart.
+    #[error("starting applications of others")]
+    Sandbox(#[from] sheaf_sandbox::Error),
     /// Logs or metrics.
     #[error("logs and metrics")]
     Telemetry(#[from] sheaf_telemetry::Error),
@@ -99,6 +102,7 @@ impl Error {
             Error::Store(error) => error.kind(),
             Error::Blob(error) => error.kind(),
             Error::Coordinator(error) => error.kind(),
+            Error::Sandbox(error) => error.kind(),
             Error::Telemetry(error) => error.kind(),
         }
     }

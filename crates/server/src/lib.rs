@@ -8,6 +8,7 @@ mod config;
 mod data_dir;
 mod descriptors;
 mod error;
+mod flower;
 mod listen;
 mod names;
 mod serve;
@@ -15,8 +16,8 @@ mod tls;
 
 pub use arenas::bound_arenas;
 pub use config::{
-    Config, IdentitySection, Layer, LimitsSection, ListenSection, LogFormat, LogSection, LoopbackAddr,
-    Origin, Resolved, StoreSection, TelemetrySection,
+    Config, FlowerSection, IdentitySection, Layer, LimitsSection, ListenSection, LogFormat, LogSection,
+    LoopbackAddr, Origin, Resolved, ServerAppsMode, StoreSection, TelemetrySection,
 };
 pub use data_dir::{DATA_FORMAT, DataDir, OPERATOR_DIR, PKI_DIR};
 pub use error::Error;

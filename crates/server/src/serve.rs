@@ -137,6 +137,17 @@ impl Server {
             let socket = bind(plain).await?;
             background.spawn(accept_plain(socket, telemetry_router(&telemetry, None), background.clone()));
         }
+        let flower = crate::flower::Parts {
+            config: &config,
+            data_dir: &data_dir,
+            relays: coordinator.relays(),
+            clock: &clock,
+            accepting: &accepting,
+            connections: &connections,
+            background: &background,
+            permits: &permits,
+        };
+        flower.start().await?;
         crash::reached(Point::Listening);
         tls::write_address(&data_dir.join(OPERATOR_DIR), &advertised)?;
         tracing::info!(%address, data_dir = %data_dir.path().display(), "listening");
@@ -214,7 +225,7 @@ async fn open_blobs(
 /// Nonces of signed requests remembered at once.
 const NONCES_MAX: usize = 1_000_000;
 
-async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
+pub(crate) async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(addr).await.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => Error::PortInUse { addr },
         _ => Error::Listen { addr, source },
@@ -243,6 +254,10 @@ fn settings(config: &Config, data_dir: &DataDir, advertised: Vec<String>) -> Set
         certificate_validity: config.identity.certificate_validity,
         renewal_grace: config.identity.renewal_grace,
         advertised,
+        relay: sheaf_coordinator::RelaySettings {
+            log_dir: Some(data_dir.join(crate::flower::LOGS_DIR)),
+            ..sheaf_coordinator::RelaySettings::default()
+        },
         backup_files: [PKI_DIR, OPERATOR_DIR, "FORMAT"]
             .map(|name| (data_dir.join(name), name.to_owned()))
             .to_vec(),

@@ -15,6 +15,7 @@ mod fleet;
 pub mod frames;
 mod front;
 mod incoming;
+mod launch;
 mod mail;
 mod names;
 pub mod node_auth;
@@ -27,4 +28,5 @@ mod serve;
 pub mod timestamp;
 
 pub use front::{Flower, FlowerSettings, Served};
+pub use launch::ServerApps;
 pub use serve::router;

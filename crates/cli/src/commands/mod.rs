@@ -19,6 +19,7 @@ pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod superlink;
 
 use std::future::Future;
 
@@ -45,6 +46,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let context = Context { operator: cli.operator, json: cli.json };
     match cli.command {
         Command::Serve(args) => serve::serve(*args),
+        Command::Superlink(args) => superlink::superlink(*args),
         Command::Join(args) => join::join(*args),
         Command::Demo(args) => demo::demo(args, &context),
         Command::Restore(args) => backup::restore(&args, &context),

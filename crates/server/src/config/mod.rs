@@ -2,6 +2,7 @@
 //!
 //! [`Config`] is what the server runs by, already checked; [`Resolved`] also knows where each value came from.
 
+mod flower;
 mod identity;
 mod layer;
 mod limits;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use flower::{FlowerSection, ServerAppsMode};
 pub use identity::IdentitySection;
 pub use layer::{Layer, Origin, Resolved};
 pub use limits::LimitsSection;
@@ -42,6 +44,8 @@ pub struct Config {
     pub log: LogSection,
     /// Metrics and health.
     pub telemetry: TelemetrySection,
+    /// Flower's SuperNodes, ServerApps and command line.
+    pub flower: FlowerSection,
 }
 
 impl Default for Config {
@@ -54,6 +58,7 @@ impl Default for Config {
             limits: LimitsSection::default(),
             log: LogSection::default(),
             telemetry: TelemetrySection::default(),
+            flower: FlowerSection::default(),
         }
     }
 }

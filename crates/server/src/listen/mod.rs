@@ -317,6 +317,77 @@ where
     }
 }
 
+/// A listener whose peers bring no certificate: a front-end asks them itself who they are.
+pub(crate) struct OpenListener {
+    pub(crate) acceptor: Option<TlsAcceptor>,
+    pub(crate) router: Router,
+    pub(crate) handshake_timeout: Span,
+    pub(crate) connections: Arc<Semaphore>,
+}
+
+/// Accepts connections without client certificates until `accepting` is cancelled.
+pub(crate) async fn accept_open(
+    socket: TcpListener,
+    listener: Arc<OpenListener>,
+    accepting: TaskScope,
+    connections: TaskScope,
+) {
+    let windows = Windows::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = accepting.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        let Ok((stream, addr)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(permit) = Arc::clone(&listener.connections).try_acquire_owned() else {
+            tracing::warn!(%addr, "connection refused: as many are open as may be");
+            refused("limit");
+            continue;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%addr, %error, "a socket option could not be set");
+        }
+        let (listener, draining, window) = (Arc::clone(&listener), connections.clone(), windows.take());
+        connections.spawn(async move {
+            let open = Open::new();
+            serve_open(stream, addr, &listener, &window, &draining).await;
+            drop((open, permit));
+        });
+    }
+}
+
+async fn serve_open(
+    stream: TcpStream,
+    addr: SocketAddr,
+    listener: &OpenListener,
+    window: &Window,
+    draining: &TaskScope,
+) {
+    let router = listener.router.clone();
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        router.clone().oneshot(request.map(axum::body::Body::new))
+    });
+    let Some(acceptor) = &listener.acceptor else {
+        return serve_http(TokioIo::new(stream), service, window, draining, addr).await;
+    };
+    let handshake = tokio::time::timeout(listener.handshake_timeout.as_duration(), acceptor.accept(stream));
+    match handshake.await {
+        Ok(Ok(tls)) => serve_http(TokioIo::new(tls), service, window, draining, addr).await,
+        Ok(Err(error)) => {
+            tracing::warn!(%addr, %error, "TLS handshake refused");
+            refused("tls");
+        }
+        Err(_) => {
+            tracing::warn!(%addr, "TLS handshake took too long");
+            refused("tls");
+        }
+    }
+}
+
 /// Connections of the listener for metrics and health; they are within the descriptors kept for other things.
 const PLAIN_CONNECTIONS_MAX: usize = 64;
 
