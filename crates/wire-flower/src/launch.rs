@@ -20,6 +20,8 @@ use crate::front::{Flower, HOLD};
 const GRACE: Duration = Duration::from_secs(20);
 /// How long it may take after it was asked to end.
 const TERM_GRACE: Duration = Duration::from_secs(5);
+/// How often it is said that a process is there.
+const VOUCH_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait after a claim or a start that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The token's file, in the application's directory.
@@ -54,6 +56,7 @@ impl Flower {
         for overview in self.relays.overviews().unwrap_or_default() {
             self.adopt(&overview, &scope).await;
         }
+        self.remove_left_over(&apps);
         loop {
             let claimed = tokio::select! {
                 biased;
@@ -86,6 +89,20 @@ impl Flower {
                 tracing::warn!(%run, %error, "whether the ServerApp lives cannot be told; its heartbeats will");
             }
             Some(Ok(None)) | None => self.fail(run, "the ServerApp's process is gone".to_owned()).await,
+        }
+    }
+
+    /// Removes the directories of applications that are over.
+    fn remove_left_over(&self, apps: &ServerApps) {
+        for entry in std::fs::read_dir(&apps.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let run = name.split_once('-').and_then(|(run, _)| run.parse::<RunId>().ok());
+            let over = |run| self.relays.overview(run).is_ok_and(|found| found.application.phase.is_over());
+            if run.is_some_and(over)
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(name, %error, "the directory of a ServerApp could not be removed");
+            }
         }
     }
 
@@ -135,6 +152,8 @@ impl Flower {
         program.environment = environment(&directory.to_string_lossy());
         program.hidden.clone_from(&apps.hidden);
         program.network = Network::Open;
+        // It decides for all nodes: they wait for it.
+        program.limits.nice = 0;
         let held = apps.launcher.hold(&program).await?;
         self.relays.launched(run, serde_json::to_string(held.identity())?).await?;
         Ok((held.start().await?, directory))
@@ -147,7 +166,7 @@ impl Flower {
     }
 }
 
-/// Waits for the process to end, and ends it when its run is over.
+/// Looks after a process to its end, then removes its directory.
 async fn look_after(
     flower: Flower,
     run: RunId,
@@ -156,28 +175,11 @@ async fn look_after(
     scope: TaskScope,
 ) {
     tokio::select! {
-        biased;
-        () = scope.cancelled() => return,
-        gone = process.gone() => match gone {
-            Ok(exit) => flower.fail(run, format!("the ServerApp's process ended before it said so: {exit:?}")).await,
-            Err(error) => tracing::warn!(%run, %error, "a ServerApp cannot be followed any more"),
-        },
-        over = flower.relays.over(run) => if over.is_ok() {
-            // It has heard of the end, or will with its next call.
-            let left = tokio::time::timeout(GRACE, process.gone());
-            tokio::select! {
-                biased;
-                () = scope.cancelled() => return,
-                left = left => if left.is_err() {
-                    tracing::warn!(%run, "the ServerApp of a run that is over is ended");
-                    if let Err(error) = process.terminate(TERM_GRACE).await {
-                        tracing::warn!(%run, %error, "a ServerApp could not be ended");
-                    }
-                }
-            }
-        } else {
-            return;
-        },
+        () = vouch(&flower, run) => {}
+        () = follow(&flower, run, &mut process, &scope) => {}
+    }
+    if scope.is_cancelled() {
+        return;
     }
     if let Some(directory) = directory
         && let Err(error) = tokio::fs::remove_dir_all(&directory).await
@@ -186,11 +188,55 @@ async fn look_after(
     }
 }
 
+/// Says again and again that the process is there: a slow start is no silence.
+async fn vouch(flower: &Flower, run: RunId) {
+    let mut ticks = tokio::time::interval(VOUCH_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = flower.relays.still_starting(run) {
+            tracing::debug!(%run, %error, "nothing is known of the run now");
+        }
+    }
+}
+
+/// Waits for the process to end, and ends it when its run is over.
+async fn follow(flower: &Flower, run: RunId, process: &mut Process, scope: &TaskScope) {
+    let kept = serde_json::to_string(process.identity()).ok();
+    tokio::select! {
+        biased;
+        () = scope.cancelled() => return,
+        gone = process.gone() => {
+            match gone {
+                // Unless another process has taken its place.
+                Ok(exit) if flower.relays.overview(run).is_ok_and(|now| now.application.process == kept) => {
+                    flower.fail(run, format!("the ServerApp's process ended before it said so: {exit:?}")).await;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%run, %error, "a ServerApp cannot be followed any more"),
+            }
+            return;
+        }
+        over = flower.relays.over(run) => if over.is_err() {
+            return;
+        },
+    }
+    // It has heard of the end, or will with its next call.
+    let left = tokio::select! {
+        biased;
+        () = scope.cancelled() => return,
+        left = tokio::time::timeout(GRACE, process.gone()) => left,
+    };
+    if left.is_err() {
+        tracing::warn!(%run, "the ServerApp of a run that is over is ended");
+        if let Err(error) = process.terminate(TERM_GRACE).await {
+            tracing::warn!(%run, %error, "a ServerApp could not be ended");
+        }
+    }
+}
+
 /// The environment of an application: nothing of ours.
 fn environment(directory: &str) -> BTreeMap<String, String> {
     let set = [
-        ("HOME", directory),
-        ("TMPDIR", directory),
         ("FLWR_HOME", directory),
         ("PATH", "/usr/local/bin:/usr/bin:/bin"),
         ("LANG", "C.UTF-8"),

@@ -261,6 +261,19 @@ impl Relays {
         Ok(())
     }
 
+    /// The process that was started for a claimed application is there, though the application has not reported for work yet.
+    ///
+    /// # Errors
+    /// Not found.
+    pub fn still_starting(&self, run: RunId) -> Result<(), Error> {
+        let slot = self.slot(run)?;
+        let starting = slot.read(|state| state.application().phase == Phase::Starting)?;
+        if starting {
+            self.keep_alive(&slot, self.settings().claim_ttl);
+        }
+        Ok(())
+    }
+
     fn keep_alive(&self, slot: &Slot, ttl: sheaf_domain::Span) {
         lock(&slot.pulse).application = Some(self.shared.clock.monotonic() + ttl.as_duration());
     }
