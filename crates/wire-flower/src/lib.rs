@@ -1,6 +1,7 @@
 //! The Flower front-end: stock SuperNodes, ServerApps and the `flwr` command, over HTTP and gRPC.
 
 pub mod error;
+pub mod fab;
 pub mod frames;
 pub mod node_auth;
 pub mod proto;
