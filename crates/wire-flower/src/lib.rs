@@ -4,6 +4,7 @@ pub mod error;
 pub mod fab;
 pub mod frames;
 pub mod node_auth;
+pub mod object;
 pub mod proto;
 pub mod push;
 pub mod routes;
