@@ -8,4 +8,5 @@ pub mod object;
 pub mod proto;
 pub mod push;
 pub mod routes;
+pub mod superexec_auth;
 pub mod timestamp;
