@@ -54,6 +54,16 @@ impl Parts<'_> {
         let operator = SiteName::new("local").map_err(|error| refused("flower", &error.to_string()))?;
         let settings = FlowerSettings { enable_supernode_auth: section.supernode_auth };
         let flower = Flower::new(self.relays.clone(), Arc::clone(self.clock), settings, operator);
+        let flower = match &section.superexec_secret {
+            None => flower,
+            Some(file) => {
+                let secret =
+                    std::fs::read(file).map_err(|source| Error::File { path: file.clone(), source })?;
+                let refused =
+                    |error: &dyn std::fmt::Display| refused(&file.display().to_string(), &error.to_string());
+                flower.with_superexec_secret(&secret).map_err(|error| refused(&error))?
+            }
+        };
         let on_loopback = address.ip().is_loopback();
         let served = Served { fleet: true, local: on_loopback };
         let address = self.listen(&flower, address, served, acceptor.as_ref()).await?;

@@ -9,6 +9,7 @@ use crate::front::Flower;
 use crate::incoming::Incoming;
 use crate::mail::{letter, objects_of};
 use crate::names::{object_of, payload, run_of};
+use crate::object::ObjectCheck;
 use crate::proto::{Message, ObjectTree, PullObjectResponse, PushObjectResponse};
 use crate::push::{Head, Part, PushReader, Tail};
 
@@ -78,9 +79,14 @@ impl Flower {
                 match part {
                     Part::Head(head) => offer = Some(self.offer(pushes, &head).await?),
                     Part::Content(bytes) => {
-                        if let Some(Offer::Taken(intake)) = &mut offer {
-                            intake.write(bytes).await.map_err(|error| pushes.toward().error(&error))?;
+                        let Some(Offer::Taken(intake, check)) = &mut offer else { continue };
+                        // What it says in its head must be what was announced: others are told by that what it needs.
+                        if let Err(error) = check.feed(&bytes) {
+                            tracing::warn!(pusher = ?pushes, %error, "an object was refused");
+                            offer = Some(Offer::Answered(false));
+                            continue;
                         }
+                        intake.write(bytes).await.map_err(|error| pushes.toward().error(&error))?;
                     }
                 }
             }
@@ -92,11 +98,17 @@ impl Flower {
         let stored = match offer {
             None => false,
             Some(Offer::Answered(stored)) => stored,
-            Some(Offer::Taken(intake)) => match intake.finish().await {
-                Ok(stored) => stored,
-                // Other bytes than the name says, or of another length.
-                Err(error) if error.kind() == ErrorKind::InvalidArgument => false,
-                Err(error) => return Err(pushes.toward().error(&error)),
+            Some(Offer::Taken(intake, check)) => match check.finish() {
+                Err(error) => {
+                    tracing::warn!(pusher = ?pushes, %error, "an object was refused");
+                    false
+                }
+                Ok(()) => match intake.finish().await {
+                    Ok(stored) => stored,
+                    // Other bytes than the name says, or of another length.
+                    Err(error) if error.kind() == ErrorKind::InvalidArgument => false,
+                    Err(error) => return Err(pushes.toward().error(&error)),
+                },
             },
         };
         Ok(Answer::of(&PushObjectResponse { stored }))
@@ -107,7 +119,10 @@ impl Flower {
         let object = object_of(&head.object_id)?;
         let brought = self.relays.bring(&pushes.principal(run), run, object, head.content_len).await;
         match brought.map_err(|error| pushes.toward().error(&error))? {
-            Bring::Wanted(intake) => Ok(Offer::Taken(intake)),
+            Bring::Wanted(intake) => {
+                let check = ObjectCheck::new(&intake.children, head.content_len);
+                Ok(Offer::Taken(intake, check))
+            }
             Bring::Brought => Ok(Offer::Answered(true)),
             Bring::NotWanted => Ok(Offer::Answered(false)),
         }
@@ -149,7 +164,7 @@ impl Flower {
 }
 
 enum Offer {
-    Taken(Box<sheaf_coordinator::Intake>),
+    Taken(Box<sheaf_coordinator::Intake>, ObjectCheck),
     Answered(bool),
 }
 

@@ -11,6 +11,7 @@ use sheaf_runtime::Clock;
 use crate::error::{FlowerCode, FlowerError};
 use crate::names::{node_id_of, payload};
 use crate::node_auth::{NodeHeaders, NodeVerifier, Window, verify_signature};
+use crate::superexec_auth::{SuperExecAuthError, SuperExecVerifier};
 
 /// How long a request for messages or work is held: below the thirty seconds after which stock peers give a request up.
 pub(crate) const HOLD: Duration = Duration::from_secs(20);
@@ -43,6 +44,7 @@ pub struct Flower {
     pub(crate) settings: FlowerSettings,
     verifier: Arc<Mutex<NodeVerifier>>,
     operator: Arc<Identity>,
+    superexec: Option<Arc<Mutex<SuperExecVerifier>>>,
 }
 
 impl Flower {
@@ -66,7 +68,28 @@ impl Flower {
             settings,
             verifier: Arc::new(Mutex::new(verifier)),
             operator: Arc::new(operator),
+            superexec: None,
         }
+    }
+
+    /// Those who ask for work must prove that they know this secret.
+    ///
+    /// # Errors
+    /// When the secret is none.
+    pub fn with_superexec_secret(self, secret: &[u8]) -> Result<Flower, SuperExecAuthError> {
+        let verifier = SuperExecVerifier::new(secret)?;
+        Ok(Flower { superexec: Some(Arc::new(Mutex::new(verifier))), ..self })
+    }
+
+    /// Whether whoever asks for work may have it.
+    ///
+    /// # Errors
+    /// Runtime authentication failed, saying why.
+    pub(crate) fn check_superexec(&self, headers: &http::HeaderMap, body: &[u8]) -> Result<(), FlowerError> {
+        let Some(verifier) = &self.superexec else { return Ok(()) };
+        let now_s = i64::try_from(self.clock.now().as_millis() / 1000).unwrap_or(i64::MAX);
+        let verified = verifier.lock().unwrap_or_else(PoisonError::into_inner).verify(headers, body, now_s);
+        verified.map_err(|error| FlowerError::new(FlowerCode::RuntimeAuthenticationFailed, error.to_string()))
     }
 
     /// Who acts where the `flwr` command is served.

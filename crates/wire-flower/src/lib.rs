@@ -19,12 +19,14 @@ mod launch;
 mod mail;
 mod names;
 pub mod node_auth;
+pub mod object;
 pub mod proto;
 pub mod push;
 pub mod routes;
 mod runs;
 mod runtime;
 mod serve;
+pub mod superexec_auth;
 pub mod timestamp;
 
 pub use front::{Flower, FlowerSettings, Served};

@@ -12,7 +12,7 @@ use crate::answer::Answer;
 use crate::error::{FlowerCode, FlowerError};
 use crate::exchange::{Pusher, Toward};
 use crate::front::{Flower, HOLD, HOLD_FOR_MORE};
-use crate::incoming::Incoming;
+use crate::incoming::{Incoming, decode};
 use crate::mail::{self, Unanswered};
 use crate::names::{SERVER_APP_TYPE, SERVER_NODE_ID, iso, object_of, seconds};
 use crate::proto;
@@ -38,7 +38,9 @@ impl Flower {
         incoming: Incoming,
     ) -> Result<Answer, FlowerError> {
         if call == RuntimeCall::AcquireTask {
-            return self.acquire(incoming.decode().await?).await;
+            let body = incoming.collect().await?;
+            self.check_superexec(headers, &body)?;
+            return self.acquire(decode(body)?).await;
         }
         let seat = self.seat(headers)?;
         let (run, application) = (seat.run, Principal::from(seat));

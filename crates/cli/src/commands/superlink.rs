@@ -59,8 +59,8 @@ pub(crate) struct Args {
     /// Install dependencies of apps when they start.
     #[arg(long, hide = true)]
     allow_runtime_dependency_installation: bool,
-    /// A secret that SuperExecs prove.
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// A file whose bytes every SuperExec must prove to know.
+    #[arg(long, value_name = "FILE")]
     superexec_auth_secret_file: Option<PathBuf>,
     #[arg(long, hide = true)]
     auth_list_public_keys: Option<PathBuf>,
@@ -162,6 +162,7 @@ fn config(args: &Args) -> anyhow::Result<(Config, Option<tempfile::TempDir>)> {
         }),
         server_app: args.server_app.clone(),
         server_app_account: None,
+        superexec_secret: args.superexec_auth_secret_file.clone(),
         server_apps_unwalled: args.server_apps_unwalled,
     };
     let mut config = Config { data_dir, flower, log: LogSection::default(), ..Config::default() };

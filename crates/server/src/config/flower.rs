@@ -34,6 +34,8 @@ pub struct FlowerSection {
     pub server_app: Option<PathBuf>,
     /// An account of this machine that ServerApps run as.
     pub server_app_account: Option<String>,
+    /// A file whose bytes every SuperExec must prove to know.
+    pub superexec_secret: Option<PathBuf>,
     /// Start ServerApps even where nothing keeps them from reading what this server can read.
     pub server_apps_unwalled: bool,
 }
