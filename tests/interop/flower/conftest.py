@@ -1,0 +1,38 @@
+"""A world for each test; its logs are shown when the test fails."""
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import harness  # noqa: E402
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    setattr(item, f"report_{report.when}", report)
+    return report
+
+
+@pytest.fixture
+def world(tmp_path, request):
+    with harness.World(tmp_path) as world:
+        yield world
+        report = getattr(request.node, "report_call", None)
+        if report is not None and report.failed:
+            print(world.logs())
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "stock_differs(reason): what the stock server is known to do otherwise")
+
+
+def pytest_collection_modifyitems(items):
+    """Against the stock server, what it is known to do otherwise is left out, with the reason."""
+    for item in items:
+        mark = item.get_closest_marker("stock_differs")
+        if mark and harness.STOCK:
+            item.add_marker(pytest.mark.skip(reason=f"stock: {mark.args[0]}"))
