@@ -139,6 +139,11 @@ def nodes_of(server):
     return {node.node_id: node.status for node in answer.message.nodes_info} if answer.message else {}
 
 
+def called(component):
+    """By which a caller names itself; the stock server refuses a Runtime call without them."""
+    return {"flwr-package-name": "flwr", "flwr-package-version": "1.42.0", "flwr-component-name": component}
+
+
 class Node:
     """A SuperNode by hand: it signs as the stock one does unless told otherwise."""
 
@@ -161,9 +166,7 @@ class Node:
             "flwr-public-key": base64.b64encode(self.public).decode(),
             "flwr-timestamp": stamp,
             "flwr-signature": base64.b64encode(signature).decode(),
-            "flwr-package-name": "flwr",
-            "flwr-package-version": "1.42.0",
-            "flwr-component-name": "SuperNode",
+            **called("SuperNode"),
         }
 
     def call(self, name, message, headers=None):
@@ -219,7 +222,7 @@ class Task:
         self.token = answer.message.token if answer.message else ""
 
     def call(self, name, message):
-        headers = {"flwr-task-token": self.token, "flwr-component-name": "flwr-serverapp"}
+        headers = {"flwr-task-token": self.token, **called("flwr-serverapp")}
         return call(self.server, f"runtime/{name}", message, headers)
 
 
