@@ -43,7 +43,10 @@ def request(node, address, op, headers):
     if op == "pull":
         path, body = "pull-messages", fleet_pb2.PullMessagesRequest(node=node.node)
     else:
-        path, body = "send-node-heartbeat", heartbeat_pb2.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
+        path, body = (
+            "send-node-heartbeat",
+            heartbeat_pb2.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30),
+        )
     body = body.SerializeToString()
     lines = {"host": address, "content-type": wire.TYPE, "accept": wire.TYPE, "content-length": len(body)} | headers
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())

@@ -185,7 +185,9 @@ def main():
     parser.add_argument("--ours-options", default="", help="further flags for ours")
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--clients", default="1,8,64", help="control: numbers of nodes")
-    parser.add_argument("--ops", default="heartbeat,pull", help="control: calls; a server that holds pulls is better left to heartbeat")
+    parser.add_argument(
+        "--ops", default="heartbeat,pull", help="control: calls; a server that holds pulls is better left to heartbeat"
+    )
     parser.add_argument("--calls", type=int, default=16000, help="control: calls of each measurement against ours")
     parser.add_argument("--calls-stock", type=int, default=1600, help="control: the same against the stock server")
     parser.add_argument("--size", type=bytes_of, default="100MB", help="data: bytes of the model")

@@ -46,7 +46,9 @@ def _builder(subject, issuer, public_key):
 
 
 def _usage(**on):
-    names = "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
+    names = (
+        "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
+    )
     flags = dict.fromkeys([*names.split(), "encipher_only", "decipher_only"], False)
     return x509.KeyUsage(**(flags | on))
 

@@ -14,6 +14,8 @@ import harness  # noqa: E402
 def pytest_runtest_makereport(item, call):
     report = yield
     setattr(item, f"report_{report.when}", report)
+    if report.when == "call":
+        report.peers = [mark.args[0] for mark in item.iter_markers("peer")]
     return report
 
 
@@ -27,6 +29,9 @@ def world(tmp_path, request):
 
 
 def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "peer(name): the stock peer, its release and its transport, that the test proves"
+    )
     config.addinivalue_line("markers", "stock_differs(reason): what the stock server is known to do otherwise")
 
 
@@ -36,3 +41,18 @@ def pytest_collection_modifyitems(items):
         mark = item.get_closest_marker("stock_differs")
         if mark and harness.STOCK:
             item.add_marker(pytest.mark.skip(reason=f"stock: {mark.args[0]}"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The table of stock peers, from the tests that ran."""
+    rows = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for peer in getattr(report, "peers", []):
+                rows.setdefault(peer, {"passed": 0, "failed": 0})[outcome] += 1
+    if rows:
+        terminalreporter.section(f"stock peers of {harness.SERVER}")
+        terminalreporter.write_line("| peer | tests passed | tests failed |")
+        terminalreporter.write_line("| --- | --- | --- |")
+        for peer, counts in sorted(rows.items()):
+            terminalreporter.write_line(f"| {peer} | {counts['passed']} | {counts['failed']} |")

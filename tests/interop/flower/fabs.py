@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import stat
 import zipfile
 
 import harness
@@ -15,8 +16,8 @@ def app_files():
     return {str(path.relative_to(harness.APP)): path.read_bytes() for path in paths}
 
 
-def bundle(files=None, method=zipfile.ZIP_STORED, listed=True):
-    """A bundle of `files`, the tests' app when none are given, ending with the list of its contents."""
+def bundle(files=None, method=zipfile.ZIP_STORED, listed=True, links=()):
+    """A bundle of `files`, the tests' app when none are given, ending with the list of its contents; `links` are symbolic."""
     files = dict(app_files() if files is None else files)
     if listed:
         lines = [f"{name},{hashlib.sha256(body).hexdigest()},{8 * len(body)}" for name, body in sorted(files.items())]
@@ -24,7 +25,9 @@ def bundle(files=None, method=zipfile.ZIP_STORED, listed=True):
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for name, body in files.items():
-            archive.writestr(zipfile.ZipInfo(name, DAY), body, compress_type=method)
+            entry = zipfile.ZipInfo(name, DAY)
+            entry.external_attr = (stat.S_IFLNK | 0o777 if name in links else stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, body, compress_type=method)
     return target.getvalue()
 
 

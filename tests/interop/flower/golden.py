@@ -53,7 +53,9 @@ def stock_result(entry):
 
 
 def main():
-    FILE.write_text(json.dumps({name: entry | {"result": stock_result(entry)} for name, entry in RUNS.items()}, indent=1) + "\n")
+    FILE.write_text(
+        json.dumps({name: entry | {"result": stock_result(entry)} for name, entry in RUNS.items()}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -198,7 +198,17 @@ class Server(Program):
     """
 
     def __init__(
-        self, world, *, authority=None, auth=False, isolation="subprocess", grpc=False, durable=False, server=None, options=()
+        self,
+        world,
+        *,
+        authority=None,
+        auth=False,
+        isolation="subprocess",
+        grpc=False,
+        durable=False,
+        server=None,
+        host="127.0.0.1",
+        options=(),
     ):
         port, grpc_port, control_port = free_ports(3)
         self.port, self.authority, self.auth = port, authority, auth
@@ -209,7 +219,7 @@ class Server(Program):
         program = [BIN / "flower-superlink"] if self.stock else [pathlib.Path(server).absolute()]
         if not self.stock and pathlib.Path(server).name != "flower-superlink":
             program.append("superlink")
-        command = [*program, "--host", "127.0.0.1", "--port", port, "--isolation", isolation]
+        command = [*program, "--host", host, "--port", port, "--isolation", isolation]
         command += ["--fleet-api-address", self.grpc_address, "--control-api-address", f"127.0.0.1:{control_port}"]
         command += ["--disable-runtime-dependency-installation", *options]
         command += ["--database", world.directory / "state.db"] if durable or not self.stock else []

@@ -1,6 +1,8 @@
 """What nobody honest sends: it is refused, nothing of it is kept, and the server goes on as before."""
 
 import datetime
+import hashlib
+import json
 import os
 import time
 import zipfile
@@ -52,7 +54,7 @@ def leaf(text):
 def message(run_id, *, src, dst, text="a", reply_to="", task_id=0):
     """A message with two objects below it: its form, its tree, and the bytes of each object by id."""
     record, record_tree = leaf(text)
-    content, content_id = wire.object_of("RecordDict", [record_tree.object_id], b'{"config": "%s"}' % record_tree.object_id.encode())
+    content, content_id = wire.object_of("RecordDict", [record_tree.object_id], listing)
     form = message_pb2.Message()
     form.metadata.run_id, form.metadata.src_node_id, form.metadata.dst_node_id = run_id, src, dst
     # A reply may not outlive what it answers.
@@ -81,7 +83,7 @@ def not_taken(answer):
 
 def send(task, run_id, node, text="a"):
     """An instruction from the task to a node, with all its objects; gives its id and tree."""
-    form, tree, objects = message(run_id, src=1, dst=node.node_id, text=text, task_id=task.acquired.message.task.task_id)
+    form, tree, objects = message(run_id, src=1, dst=node.node_id, text=text, task_id=task.task_id)
     answer = announce(task, form, tree)
     assert answer.status == 200 and list(answer.message.message_ids) == [form.metadata.message_id], answer
     for object_id in wire.ids_of(tree):
@@ -139,7 +141,10 @@ def test_a_signature_is_of_the_key_the_time_and_the_node(server):
     }
     for what, headers in wrong.items():
         assert node.call("send-node-heartbeat", beat, headers).status in (401, 400), what
-        assert node.call("pull-messages", fleet_pb2.PullMessagesRequest(node=node.node), headers).status in (401, 400), what
+        assert node.call("pull-messages", fleet_pb2.PullMessagesRequest(node=node.node), headers).status in (
+            401,
+            400,
+        ), what
     assert node.call("send-node-heartbeat", beat, good).status == 200
 
 
@@ -166,7 +171,9 @@ def test_one_key_is_one_node(server):
     second = wire.Node(server, first.key)
     again = second.call("register-node", fleet_pb2.RegisterNodeFleetRequest(public_key=second.public))
     assert (again.status, again.code) == (412, 23) or again.message.node_id == first.node_id, again
-    activated = second.call("activate-node", fleet_pb2.ActivateNodeRequest(public_key=second.public, heartbeat_interval=30))
+    activated = second.call(
+        "activate-node", fleet_pb2.ActivateNodeRequest(public_key=second.public, heartbeat_interval=30)
+    )
     # The stock server refuses a key that is online; one that answers again must name the same node.
     assert (activated.status, activated.code) == (412, 2004) or activated.message.node_id == first.node_id, activated
     assert server.online() == [first.node_id]
@@ -206,7 +213,7 @@ def test_a_message_goes_down_and_its_reply_comes_up(server):
 def test_wrong_objects_are_not_stored(server):
     node = wire.Node(server).join()
     run_id, task = claimed(server)
-    form, tree, objects = message(run_id, src=1, dst=node.node_id, task_id=task.acquired.message.task.task_id)
+    form, tree, objects = message(run_id, src=1, dst=node.node_id, task_id=task.task_id)
     session = announce(task, form, tree).message.session_id
     wanted = wire.ids_of(tree)[0]
     stray, stray_tree = leaf("stray")
@@ -217,11 +224,14 @@ def test_wrong_objects_are_not_stored(server):
         ("an id nobody announced", stray_tree.object_id, stray),
         ("not an id", "../../etc/passwd", stray),
         ("an empty id", "", stray),
-        ("a length that is not the body's", wire.hashlib.sha256(headless).hexdigest(), headless),
+        ("a length that is not the body's", hashlib.sha256(headless).hexdigest(), headless),
     ]:
         answer = push(task, run_id, object_id, content, session)
         assert answer.message is None or not answer.message.stored, (what, answer)
-    for what, used in [("no session of anybody", "8f7b9d3e-0000-4000-8000-000000000000"), ("not a session", "x" * 10000)]:
+    for what, used in [
+        ("no session of anybody", "8f7b9d3e-0000-4000-8000-000000000000"),
+        ("not a session", "x" * 10000),
+    ]:
         answer = push(task, run_id, wanted, objects[wanted], used)
         assert answer.message is None or not answer.message.stored, (what, answer)
     assert push(task, run_id, wanted, objects[wanted], session).message.stored
@@ -231,7 +241,7 @@ def test_a_session_is_of_one_run(server):
     node = wire.Node(server).join()
     run_id, task = claimed(server)
     other_run_id, other_task = claimed(server)
-    form, tree, objects = message(run_id, src=1, dst=node.node_id, task_id=task.acquired.message.task.task_id)
+    form, tree, objects = message(run_id, src=1, dst=node.node_id, task_id=task.task_id)
     session = announce(task, form, tree).message.session_id
     object_id = wire.ids_of(tree)[0]
     answer = push(other_task, other_run_id, object_id, objects[object_id], session)
@@ -254,7 +264,7 @@ def test_a_message_to_a_node_that_is_not_in_the_federation_is_not_taken(server):
     left = wire.Node(server).join()
     left.leave()
     for node_id in (12345, left.node_id, 0):
-        form, tree, _ = message(run_id, src=1, dst=node_id, task_id=task.acquired.message.task.task_id)
+        form, tree, _ = message(run_id, src=1, dst=node_id, task_id=task.task_id)
         answer = announce(task, form, tree)
         assert not_taken(answer), (node_id, answer)
 
@@ -262,7 +272,7 @@ def test_a_message_to_a_node_that_is_not_in_the_federation_is_not_taken(server):
 def test_malformed_messages_are_not_taken(server):
     node = wire.Node(server).join()
     run_id, task = claimed(server)
-    task_id = task.acquired.message.task.task_id
+    task_id = task.task_id
 
     def changed(**fields):
         form, tree, _ = message(run_id, src=1, dst=node.node_id, task_id=task_id)
@@ -270,7 +280,14 @@ def test_malformed_messages_are_not_taken(server):
             setattr(form.metadata, name, value)
         return announce(task, form, tree)
 
-    for fields in [{"ttl": 0.0}, {"ttl": -1.0}, {"message_type": ""}, {"created_at": 0.0}, {"message_id": ""}, {"src_node_id": 7}]:
+    for fields in [
+        {"ttl": 0.0},
+        {"ttl": -1.0},
+        {"message_type": ""},
+        {"created_at": 0.0},
+        {"message_id": ""},
+        {"src_node_id": 7},
+    ]:
         answer = changed(**fields)
         assert not_taken(answer), (fields, answer)
     assert node.pull() is None
@@ -417,9 +434,14 @@ def test_a_bundle_that_cannot_be_read_starts_nothing(server, content):
 
 
 @pytest.mark.stock_differs("only the settings are looked at; the rest is left to the nodes")
-@pytest.mark.parametrize("name", ["../evil.py", "judged/../../evil.py", "/etc/evil.py", "a\\..\\..\\evil.py", "judged/\0.py", "C:/evil.py"])
+@pytest.mark.parametrize("name", ["../evil.py", "judged/../../evil.py", "/etc/evil.py", "a\\..\\..\\evil.py"])
 def test_a_bundle_whose_paths_leave_it_starts_nothing(server, name):
-    assert refused(server, fabs.bundle(fabs.app_files() | {name.replace("\0", "\x01"): b"print()"}))
+    assert refused(server, fabs.bundle(fabs.app_files() | {name: b"print()"}))
+
+
+@pytest.mark.stock_differs("only the settings are looked at; the rest is left to the nodes")
+def test_a_bundle_with_a_link_starts_nothing(server):
+    assert refused(server, fabs.bundle(fabs.app_files() | {"judged/link.py": b"/etc/passwd"}, links=["judged/link.py"]))
 
 
 @pytest.mark.stock_differs("settings of any size are unpacked in memory")
@@ -444,9 +466,8 @@ def peak_bytes(server):
 
 def test_the_nodes_port_over_grpc_starts_nothing(world):
     server = harness.Server(world, grpc=True, isolation="process").start()
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        with pytest.raises(grpc.RpcError) as refusal:
-            control_pb2_grpc.ControlStub(channel).StartRun(fabs.start_request())
+    with grpc.insecure_channel(server.grpc_address) as channel, pytest.raises(grpc.RpcError) as refusal:
+        control_pb2_grpc.ControlStub(channel).StartRun(fabs.start_request())
     assert refusal.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED), refusal.value
     assert not wire.call(server, "control/list-runs", control_pb2.ListRunsRequest()).message.run_dict
 
@@ -454,7 +475,7 @@ def test_the_nodes_port_over_grpc_starts_nothing(world):
 @pytest.mark.stock_differs("one port serves everybody")
 def test_beyond_loopback_neither_node_nor_stranger_starts_or_claims_anything(world):
     authority = certs.Authority(world.directory / "tls")
-    server = harness.Server(world, authority=authority, isolation="process", options=["--host", "0.0.0.0"]).start()
+    server = harness.Server(world, authority=authority, isolation="process", host="0.0.0.0").start()
     node = wire.Node(server).join()
     for headers in ({}, node.headers()):
         for name, request in [
@@ -494,7 +515,9 @@ def test_bytes_that_are_no_message_are_refused(server):
 # Whole programs.
 
 
-@pytest.mark.stock_differs("the message is lost with the node that held it, and its key is refused while it counts as online")
+@pytest.mark.stock_differs(
+    "the message is lost with the node that held it, and its key is refused while it counts as online"
+)
 def test_a_node_killed_at_work_does_it_again_when_it_is_back(world):
     authority = certs.Authority(world.directory / "tls")
     server = harness.Server(world, authority=authority, auth=True).start()
@@ -519,10 +542,26 @@ def test_a_serverapp_reads_no_key_and_no_state(world):
     server, _, cli = harness.federation(world, 1, tls=True, auth=True)
     secret = world.directory / "secret"
     secret.write_text("nothing for a ServerApp")
-    paths = [server.authority.key, world.directory / "state.db", secret, world.directory / "node-0", f"/proc/{server.pid}/environ"]
+    paths = [
+        server.authority.key,
+        world.directory / "state.db",
+        secret,
+        world.directory / "node-0",
+        f"/proc/{server.pid}/environ",
+    ]
     run_id = cli.submit(mode="spy", spy=",".join(map(str, paths)))
     assert server.end(run_id) == "finished:completed"
     result = cli.result(run_id)
     assert result["read"] == [], result
-    assert set(result["environment"]) <= {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONUNBUFFERED", "FLWR_HOME",
-        "FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"}, result
+    assert set(result["environment"]) <= {
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "TMPDIR",
+        "PYTHONUNBUFFERED",
+        "FLWR_HOME",
+        "FLWR_TELEMETRY_ENABLED",
+        "FLWR_DISABLE_UPDATE_CHECK",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION",
+    }, result

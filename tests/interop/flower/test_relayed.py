@@ -18,7 +18,10 @@ def finish(server, cli, name, **config):
     return streamed
 
 
-@pytest.mark.parametrize("tls,auth", [(False, False), (True, False), (True, True)], ids=["plain", "tls", "tls-and-node-keys"])
+@pytest.mark.peer("flwr 1.42.0: SuperNode over HTTP, ServerApp, command")
+@pytest.mark.parametrize(
+    "tls,auth", [(False, False), (True, False), (True, True)], ids=["plain", "tls", "tls-and-node-keys"]
+)
 def test_two_nodes_end_as_under_the_stock_server(world, tls, auth):
     server, nodes, cli = harness.federation(world, 2, tls=tls, auth=auth)
     finish(server, cli, "two")
@@ -44,7 +47,9 @@ def test_a_second_run_uses_the_nodes_again(world):
         golden.assert_equal(cli.result(run_id), "restarts")
 
 
-@pytest.mark.skipif(os.environ.get("SHEAF_INTEROP_GOLDEN") != "1", reason="takes minutes; asked for by SHEAF_INTEROP_GOLDEN=1")
+@pytest.mark.skipif(
+    os.environ.get("SHEAF_INTEROP_GOLDEN") != "1", reason="takes minutes; asked for by SHEAF_INTEROP_GOLDEN=1"
+)
 @pytest.mark.parametrize("name", golden.RUNS)
 def test_the_golden_file_is_what_the_stock_server_does(name):
     assert golden.stock_result(golden.RUNS[name]) == golden.load()[name]["result"]

@@ -142,7 +142,10 @@ def test_several_kills_in_one_run(world):
     run_id = stack.submit()
     harness.wait_for("the first call", first.fired.is_set)
     stack.server.start()
-    for kill in (Kill("/v1/fleet/confirm-message-received", "after"), Kill("/v1/runtime/pull-messages", "after", matches=answered)):
+    for kill in (
+        Kill("/v1/fleet/confirm-message-received", "after"),
+        Kill("/v1/runtime/pull-messages", "after", matches=answered),
+    ):
         rule = stack.kill_at(kill)
         harness.wait_for(kill.name, rule.fired.is_set)
         stack.server.start()

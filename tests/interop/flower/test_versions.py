@@ -1,10 +1,14 @@
 """Nodes of two releases and two transports in one run, and clients of the legacy protocol."""
 
+import pytest
+
 import golden
 import harness
 import legacy
 
 
+@pytest.mark.peer("flwr 1.39.0: SuperNode over gRPC")
+@pytest.mark.peer("flwr 1.42.0: SuperNode over HTTP, ServerApp, command")
 def test_an_old_node_over_grpc_beside_a_new_one_over_http(world):
     server = harness.Server(world, grpc=True).start()
     cli = harness.Cli(world, server)
@@ -19,6 +23,7 @@ def test_an_old_node_over_grpc_beside_a_new_one_over_http(world):
     assert server.stop() == 0
 
 
+@pytest.mark.peer("flwr 1.42.0: start_client")
 def test_clients_of_the_legacy_protocol(world):
     (port,) = harness.free_ports(1)
     address = f"127.0.0.1:{port}"

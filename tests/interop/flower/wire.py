@@ -220,6 +220,7 @@ class Task:
         answer = call(server, "runtime/acquire-task", runtime_pb2.AcquireTaskRequest(supported_task_types=kinds))
         self.acquired = answer
         self.token = answer.message.token if answer.message else ""
+        self.task_id = answer.message.task.task_id if answer.message else 0
 
     def call(self, name, message):
         headers = {"flwr-task-token": self.token, **called("flwr-serverapp")}

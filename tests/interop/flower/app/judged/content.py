@@ -12,7 +12,20 @@ import math
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
-DTYPES = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"]
+DTYPES = [
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+]
 FLOATS = ["float16", "float32", "float64"]
 
 
