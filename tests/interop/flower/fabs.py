@@ -17,7 +17,7 @@ def app_files():
 
 
 def bundle(files=None, method=zipfile.ZIP_STORED, listed=True, links=()):
-    """A bundle of `files`, the tests' app when none are given, ending with the list of its contents; `links` are symbolic."""
+    """A bundle of `files`, the tests' app when none are given, and the list of its contents; `links` are symbolic."""
     files = dict(app_files() if files is None else files)
     if listed:
         lines = [f"{name},{hashlib.sha256(body).hexdigest()},{8 * len(body)}" for name, body in sorted(files.items())]

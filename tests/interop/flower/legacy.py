@@ -1,4 +1,4 @@
-"""Clients of the legacy protocol (`start_client` of the newest release), and the History that the stock server makes of them.
+"""Clients of the legacy protocol (`start_client` of the newest release), and what History the stock server makes.
 
     .venv-flower/bin/python tests/interop/flower/legacy.py client HOST:PORT PARTITION
     .venv-flower/bin/python tests/interop/flower/legacy.py server HOST:PORT --rounds 2 --clients 2
