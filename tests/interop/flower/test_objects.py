@@ -189,7 +189,6 @@ def test_a_session_is_of_one_node(server):
     assert node.push_object(run_id, object_id, objects[object_id], answer.message.session_id).message.stored
 
 
-@pytest.mark.stock_differs("a reply is taken from whoever knows the message's id")
 def test_a_reply_is_of_the_node_that_was_asked(server):
     node, other = wire.Node(server).join(), wire.Node(server).join()
     run_id, task = claimed(server)
