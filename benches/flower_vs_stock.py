@@ -128,7 +128,7 @@ def waits_for_server(calls):
 
 def completed(server, cli, **config):
     run_id = cli.submit(mode="echo", **config)
-    status = server.end(run_id, deadline_s=3600)
+    status = server.end(run_id, deadline_s=3600, look_every_s=5)
     if status != "finished:completed":
         raise RuntimeError(f"{status}\n{cli('log', run_id, 'it', '--show')}")
     return cli.result(run_id)

@@ -241,7 +241,7 @@ class Server(Program):
         wait_for("the server's health", up)
         return self
 
-    def end(self, run_id, deadline_s=None):
+    def end(self, run_id, deadline_s=None, look_every_s=0.5):
         """Waits until a run is finished; gives its status and sub-status, such as finished:completed."""
 
         def finished():
@@ -249,7 +249,7 @@ class Server(Program):
             return run if run is not None and run.status.status == "finished" else None
 
         # Seldom: each look costs the stock server what a node's call costs it.
-        run = wait_for(f"the end of run {run_id}", finished, deadline_s or 2 * DEADLINE_S, look_every_s=0.5)
+        run = wait_for(f"the end of run {run_id}", finished, deadline_s or 2 * DEADLINE_S, look_every_s)
         return f"{run.status.status}:{run.status.sub_status}"
 
     def online(self):
