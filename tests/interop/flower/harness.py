@@ -181,10 +181,11 @@ class World:
         return found
 
     def logs(self, lines=60):
-        """The end of every log."""
+        """The end of every log, without the looks at a run that tests themselves take."""
         parts = []
         for program in self.programs:
-            tail = program.text().splitlines()[-lines:] if program.log.exists() else []
+            text = program.text().splitlines() if program.log.exists() else []
+            tail = [line for line in text if not re.search("list-runs|ListRuns|list-nodes|ListNodes", line)][-lines:]
             state = "not started" if not program.process else f"exit {program.process.poll()}"
             parts += [f"==== {program.name} ({state}): {program.log}", *tail]
         return "\n".join(parts)

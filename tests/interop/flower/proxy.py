@@ -69,9 +69,18 @@ class Proxy:
         return rule
 
     def close(self):
-        self._loop.call_soon_threadsafe(self._listener.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    async def _end(self):
+        """Ends every connection, so that nothing is left to a loop that no longer runs."""
+        self._listener.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader, writer):
         upstream = None

@@ -64,6 +64,7 @@ STOCK_LOSES = {
     "after-1-runtime-pull-task-input": "the task counts as started, is refused when asked for again, and the run fails",
     "after-1-runtime-push-messages": "messages announced again are not taken, and the run goes on for ever",
     "after-4-runtime-push-object": "an object that is there already is refused, and the run fails",
+    "after-1-fleet-get-fab": "nodes see a message while it is uploaded, so the kill meets the upload, which is given up",
     "after-1-fleet-pull-messages": "a message that was handed out is not handed out again, and the run goes on for ever",
 }
 
