@@ -93,8 +93,8 @@ class Proxy:
                     )
                 if not await self._forward(head, body, upstream, writer):
                     return
-        except (OSError, EOFError, asyncio.IncompleteReadError, ValueError):
-            pass
+        except (OSError, EOFError, ValueError, asyncio.CancelledError):
+            pass  # One side went away, or the proxy ends.
         finally:
             writer.transport.abort()
             if upstream:
