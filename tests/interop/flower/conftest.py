@@ -54,7 +54,9 @@ def pytest_collection_modifyitems(items):
         if mark and harness.STOCK:
             reason = f"stock: {mark.args[0]}"
             proven = os.environ.get("SHEAF_INTEROP_DIFFERENCES") == "1"
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=True) if proven else pytest.mark.skip(reason=reason))
+            item.add_marker(
+                pytest.mark.xfail(reason=reason, strict=True) if proven else pytest.mark.skip(reason=reason)
+            )
 
 
 def pytest_terminal_summary(terminalreporter):
