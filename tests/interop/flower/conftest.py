@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -40,6 +41,8 @@ def server(world):
 
 
 def pytest_configure(config):
+    # A runner that is told to end takes its processes with it, as at Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "peer(name): the stock peer, its release and its transport, that the test proves"
     )
