@@ -1,0 +1,70 @@
+"""The client: its reply is a function of the message and of the node's partition, and of nothing else."""
+
+import math
+import time
+
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from judged import content
+
+app = ClientApp()
+
+
+def partition_of(context: Context) -> int:
+    return int(context.node_config["partition-id"])
+
+
+def examples_of(partition):
+    return 10 + 7 * partition
+
+
+def pause(context: Context):
+    """Waits as the run asks, so that a test meets the client at work."""
+    time.sleep(float(context.run_config["train-pause-s"]))
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    pause(context)
+    round_no = int(message.content["config"]["server-round"])
+    rng = content.generator(int(context.run_config["seed"]), 10, round_no, partition_of(context))
+    arrays = content.arrays_of(message.content["arrays"])
+    if context.run_config["mode"] == "echo":
+        arrays = {name: array + array.dtype.type(partition_of(context) + 1) for name, array in arrays.items()}
+    else:
+        arrays = {name: content.shifted(array, rng) for name, array in arrays.items()}
+    return reply(message, context, arrays=content.record_of(arrays), loss=loss_of(arrays))
+
+
+@app.train("mixed")
+def mixed(message: Message, context: Context) -> Message:
+    pause(context)
+    wrong = content.differences(message.content["config"])
+    if wrong:
+        raise ValueError(f"these values arrived changed: {wrong}")
+    rng = content.generator(int(context.run_config["seed"]), 11, partition_of(context))
+    arrays = content.arrays_of(message.content["arrays"])
+    arrays = {name: content.shifted(array, rng) for name, array in arrays.items()}
+    echoed = ConfigRecord(dict(message.content["config"]))
+    return reply(message, context, arrays=content.record_of(arrays), config=echoed, series=[0.5, -1.25], count=2**53)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    arrays = content.arrays_of(message.content["arrays"])
+    loss = loss_of(arrays) + partition_of(context)
+    return reply(message, context, loss=loss, counts=[partition_of(context), 1])
+
+
+def loss_of(arrays):
+    """An exact sum over the first values of each array."""
+    return math.fsum(float(value) for name in sorted(arrays) for value in arrays[name].reshape(-1)[:100])
+
+
+def reply(message, context, *, arrays=None, config=None, **metrics):
+    partition = partition_of(context)
+    metrics = MetricRecord({"num-examples": examples_of(partition), "partition": partition, **metrics})
+    records = {"arrays": arrays, "config": config, "metrics": metrics}
+    records = RecordDict({name: record for name, record in records.items() if record is not None})
+    return Message(content=records, reply_to=message)

@@ -1,0 +1,365 @@
+"""Starts servers and stock peers, each in a directory and a process group of its own, and ends them again.
+
+The server is the stock SuperLink or ours: SHEAF_FLOWER_SERVER is `stock`, or the path of `sheaf` or of a link to it that is
+named flower-superlink. Nothing listens on a fixed port, nothing leaves loopback. Waiting means looking at a condition until
+it holds or its deadline passes, and a deadline that passes shows the log of every process.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+
+import certs
+import wire
+
+HERE = pathlib.Path(__file__).resolve().parent
+APP = HERE / "app"
+BIN = pathlib.Path(sys.executable).parent
+OLD_BIN = BIN.parent.with_name(BIN.parent.name + "-1.39") / "bin"
+SERVER = os.environ.get("SHEAF_FLOWER_SERVER", "stock")
+STOCK = SERVER == "stock"
+LOOK_EVERY_S = 0.1
+# For what takes seconds on an idle machine: generous, for it is only ever waited out when something is wrong.
+DEADLINE_S = float(os.environ.get("SHEAF_INTEROP_DEADLINE_S", "180"))
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans():
+    """Makes this process the parent of what its children leave behind, so that it can be found and ended."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def wait_for(what, condition, deadline_s=None, look_every_s=LOOK_EVERY_S):
+    """Looks until `condition()` is true and gives what it gave."""
+    deadline_s = deadline_s or DEADLINE_S
+    end_s = time.monotonic() + deadline_s
+    while not (found := condition()):
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"{what}: not within {deadline_s:.0f} s")
+        time.sleep(look_every_s)
+    return found
+
+
+def free_ports(count):
+    """Ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def environment(directory, **more):
+    """All that a process gets: no proxy, no credentials, nothing that would be reported to anybody."""
+    return {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": str(directory),
+        "FLWR_HOME": str(directory / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "200",
+        "LANG": "C.UTF-8",
+        **more,
+    }
+
+
+class Program:
+    """A process with its log. `name` is unique in its world and names the log."""
+
+    def __init__(self, world, name, command, **environ):
+        self.world, self.name, self.command, self.environ = world, name, [str(part) for part in command], environ
+        self.log = world.directory / f"{name}.log"
+        self.home = world.directory / name
+        self.process = None
+        self._all = set()
+        world.programs.append(self)
+
+    def start(self):
+        self.home.mkdir(exist_ok=True)
+        with self.log.open("ab") as log:
+            log.write(f"--- {' '.join(self.command)}\n".encode())
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.home,
+                env=environment(self.home, **self.environ),
+                start_new_session=True,
+            )
+        return self
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_log(self, pattern, deadline_s=None):
+        return wait_for(f"{pattern!r} in {self.log.name}", lambda: re.search(pattern, self.text()), deadline_s)
+
+    def descendants(self):
+        """What it started, and what that started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def signal(self, number):
+        if self.alive():
+            os.kill(self.process.pid, number)
+
+    def kill9(self):
+        self.signal(signal.SIGKILL)
+        return self.process.wait()
+
+    def stop(self, deadline_s=30):
+        """Asks it to end; gives the exit code, or None when it had to be killed."""
+        self.signal(signal.SIGINT)
+        try:
+            return self.process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            self.kill9()
+            return None
+
+
+class World:
+    """The processes of one test. Leaving it ends them all, and what they started."""
+
+    def __init__(self, directory):
+        adopt_orphans()
+        self.directory = directory
+        self.programs = []
+        self.closers = []
+        self._strangers = {child.pid for child in psutil.Process().children()}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for program in reversed(self.programs):
+            if program.process:
+                program.kill9()
+        for close in self.closers:
+            close()
+        wait_for("the end of every process", self._end_orphans, 60)
+
+    def _end_orphans(self):
+        """Kills what ended processes left to this one; true when nothing is left."""
+        left = [child for child in psutil.Process().children(recursive=True) if child.pid not in self._strangers]
+        for child in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        for child in left:
+            with contextlib.suppress(ChildProcessError, psutil.NoSuchProcess):
+                os.waitpid(child.pid, os.WNOHANG)
+        return not left
+
+    def processes(self, command):
+        """Live processes below this one whose command line holds `command`."""
+        found = []
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if child.status() != psutil.STATUS_ZOMBIE and any(command in part for part in child.cmdline()):
+                    found.append(child)
+        return found
+
+    def logs(self, lines=60):
+        """The end of every log, without the looks at a run that tests themselves take."""
+        parts = []
+        for program in self.programs:
+            text = program.text().splitlines() if program.log.exists() else []
+            tail = [line for line in text if not re.search("list-runs|ListRuns|list-nodes|ListNodes", line)][-lines:]
+            state = "not started" if not program.process else f"exit {program.process.poll()}"
+            parts += [f"==== {program.name} ({state}): {program.log}", *tail]
+        return "\n".join(parts)
+
+
+class Server(Program):
+    """A SuperLink. `ca` is the path of its authority under TLS; `address` serves HTTP, `grpc_address` the Fleet over gRPC.
+
+    Ours always has its database. The stock one has it where a test needs it, with `durable`: under load it answers a call
+    with 500 now and then when it has one, and a node whose call it was gives its reply up.
+    """
+
+    def __init__(
+        self,
+        world,
+        *,
+        authority=None,
+        auth=False,
+        isolation="subprocess",
+        grpc=False,
+        durable=False,
+        server=None,
+        host="127.0.0.1",
+        options=(),
+    ):
+        port, grpc_port, control_port = free_ports(3)
+        self.port, self.authority, self.auth = port, authority, auth
+        self.address, self.grpc_address = f"127.0.0.1:{port}", f"127.0.0.1:{grpc_port}"
+        self.ca = authority.ca if authority else None
+        server = server or SERVER
+        self.stock = server == "stock"
+        program = [BIN / "flower-superlink"] if self.stock else [pathlib.Path(server).absolute()]
+        if not self.stock and pathlib.Path(server).name != "flower-superlink":
+            program.append("superlink")
+        command = [*program, "--host", host, "--port", port, "--isolation", isolation]
+        command += ["--fleet-api-address", self.grpc_address, "--control-api-address", f"127.0.0.1:{control_port}"]
+        command += ["--disable-runtime-dependency-installation", *options]
+        command += ["--database", world.directory / "state.db"] if durable or not self.stock else []
+        command += tls_of_server(authority) if authority else ["--insecure"]
+        command += ["--enable-supernode-auth"] if auth else []
+        environ = {"FLWR_INTERNAL_GRPC_FLEET_API": "1"} if grpc and self.stock else {}
+        super().__init__(world, "superlink", command, **environ)
+
+    def start(self):
+        super().start()
+        return self.wait_healthy()
+
+    def wait_healthy(self):
+        def up():
+            if not self.alive():
+                raise RuntimeError(f"the server ended with {self.process.returncode}\n{self.text()[-3000:]}")
+            return wire.healthy(self)
+
+        wait_for("the server's health", up)
+        return self
+
+    def end(self, run_id, deadline_s=None, look_every_s=0.5):
+        """Waits until a run is finished; gives its status and sub-status, such as finished:completed."""
+
+        def finished():
+            run = wire.run_of(self, run_id)
+            return run if run is not None and run.status.status == "finished" else None
+
+        # Seldom: each look costs the stock server what a node's call costs it.
+        run = wait_for(f"the end of run {run_id}", finished, deadline_s or 2 * DEADLINE_S, look_every_s)
+        return f"{run.status.status}:{run.status.sub_status}"
+
+    def online(self):
+        return [node for node, status in wire.nodes_of(self).items() if status == "online"]
+
+    def wait_nodes(self, count):
+        return wait_for(f"{count} nodes online", lambda: len(found := self.online()) == count and found)
+
+
+def tls_of_server(authority):
+    files = {"ca-cert": authority.ca, "cert": authority.certificate, "key": authority.key}
+    return [part for name, path in files.items() for part in (f"--ssl-{name}file", path)]
+
+
+class SuperNode(Program):
+    """A stock SuperNode with a partition of its own. `via` is an address in place of the server's."""
+
+    def __init__(self, world, server, partition, *, key=None, via=None, old=False, name=None, options=()):
+        (port,) = free_ports(1)
+        address = via or (server.grpc_address if old else server.address)
+        program = (OLD_BIN if old else BIN) / "flower-supernode"
+        command = [program, "--superlink", address, "--port", port]
+        command += ["--node-config", f"partition-id={partition}"]
+        command += ["--root-certificates", server.ca] if server.ca else ["--insecure"]
+        command += ["--auth-supernode-private-key", key] if key else []
+        # The old one starts its own release's programs.
+        environ = {"PATH": f"{OLD_BIN}:{os.environ['PATH']}"} if old else {}
+        super().__init__(world, name or f"supernode-{partition}", [*command, *options], **environ)
+
+
+class SuperExec(Program):
+    """The process that starts ServerApps for a server with `isolation="process"`, apart from the server."""
+
+    def __init__(self, world, server, *, via=None):
+        command = [BIN / "flower-superexec", "--runtime-api-address", via or server.address]
+        command += ["--root-certificates", server.ca] if server.ca else ["--insecure"]
+        super().__init__(world, "superexec", command)
+
+
+class Cli:
+    """The stock `flwr` command, connected to one server."""
+
+    def __init__(self, world, server, name="cli"):
+        self.world, self.name = world, name
+        self.home = world.directory / name
+        (self.home / "flwr").mkdir(parents=True)
+        trust = f'root-certificates = "{server.ca}"' if server.ca else "insecure = true"
+        config = f'[superlink]\ndefault = "it"\n\n[superlink.it]\naddress = "{server.address}"\n{trust}\n'
+        (self.home / "flwr" / "config.toml").write_text(config)
+
+    def __call__(self, *arguments, check=True, timeout_s=None):
+        """Runs it to its end; gives what it printed on standard output."""
+        done = self.run(*arguments, timeout_s=timeout_s)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"flwr {arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def run(self, *arguments, timeout_s=None):
+        return subprocess.run(
+            [BIN / "flwr", *map(str, arguments)],
+            cwd=self.home,
+            env=environment(self.home),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s or 2 * DEADLINE_S,
+        )
+
+    def json(self, *arguments):
+        return json.loads(self(*arguments, "--format", "json"))
+
+    def program(self, name, *arguments):
+        """The command as a process that goes on beside the test."""
+        program = Program(self.world, name, [BIN / "flwr", *arguments])
+        program.home = self.home
+        return program
+
+    def submit(self, **config):
+        """Starts a run of the tests' app; gives its id."""
+        return int(self.json("run", APP, "it", "--run-config", run_config(**config))["run-id"])
+
+    def result(self, run_id):
+        """What the ServerApp printed as its result, from the server's log of the run."""
+        return result_in(self("log", run_id, "it", "--show"))
+
+
+def run_config(**config):
+    """The --run-config of `key_s=1.0` and so on, underscores standing for hyphens."""
+    return " ".join(f"{name.replace('_', '-')}={json.dumps(value)}" for name, value in config.items())
+
+
+def result_in(log):
+    lines = [line for line in log.splitlines() if "RESULT {" in line]
+    if len(lines) != 1:
+        raise AssertionError(f"{len(lines)} results in the log:\n{log[-4000:]}")
+    return json.loads(lines[0].partition("RESULT ")[2])
+
+
+def federation(world, count, *, tls=False, auth=False, server=None, **options):
+    """A server with `count` stock nodes online, partitions 0 and on; gives the server, the nodes and the command."""
+    authority = certs.Authority(world.directory / "tls") if tls else None
+    server = Server(world, authority=authority, auth=auth, server=server, **options).start()
+    cli = Cli(world, server)
+    keys = [None] * count
+    if auth:
+        pairs = [certs.node_key(world.directory / f"node-{idx}") for idx in range(count)]
+        for _, public in pairs:
+            cli("supernode", "register", public, "it")
+        keys = [private for private, _ in pairs]
+    nodes = [SuperNode(world, server, idx, key=key).start() for idx, key in enumerate(keys)]
+    server.wait_nodes(count)
+    return server, nodes, cli

@@ -1,0 +1,162 @@
+"""Clients of the legacy protocol (`start_client` of the newest release), and what History the stock server makes.
+
+    .venv-flower/bin/python tests/interop/flower/legacy.py client HOST:PORT PARTITION
+    .venv-flower/bin/python tests/interop/flower/legacy.py server HOST:PORT --rounds 2 --clients 2
+    .venv-flower/bin/python tests/interop/flower/legacy.py record
+
+The first joins any server of `flwr.proto.FlowerService`; the second is the stock `start_server`, which prints one line
+`HISTORY {…}`; the third writes legacy_golden.json from the two. Floats pass the wire as single precision only in an
+evaluation's loss; values here are exact in it.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+
+FILE = pathlib.Path(__file__).with_name("legacy_golden.json")
+FIELDS = [
+    "losses_distributed",
+    "losses_centralized",
+    "metrics_distributed_fit",
+    "metrics_distributed",
+    "metrics_centralized",
+]
+
+
+def initial():
+    rng = np.random.Generator(np.random.PCG64(7))
+    return [
+        (rng.integers(-512, 512, size=shape) / 256).astype(dtype)
+        for shape, dtype in [((3, 5), "float32"), ((4,), "float64"), ((), "float32"), ((0, 2), "float32")]
+    ]
+
+
+def join(address, partition):
+    """One client until the server sends it away: its answers follow from the parameters and the partition."""
+    from flwr.client import NumPyClient, start_client
+
+    class Client(NumPyClient):
+        def get_properties(self, config):
+            return {"partition": partition, "half": 0.5, "name": "ß", "blob": b"\0\xff", "yes": True}
+
+        def get_parameters(self, config):
+            return initial()
+
+        def fit(self, parameters, config):
+            moved = [array + array.dtype.type(partition + 1) / 8 for array in parameters]
+            return moved, 8 + 8 * partition, {"partition": partition, "half": 0.5}
+
+        def evaluate(self, parameters, config):
+            return float(parameters[0][0, 0]) + partition, 4 + 4 * partition, {"accuracy": 0.25 + partition / 4}
+
+    start_client(server_address=address, client=Client().to_client(), insecure=True)
+
+
+def weighted(metrics):
+    """The mean of each metric, weighted by examples, in the order of partitions."""
+    total = sum(examples for examples, _ in metrics)
+    metrics = sorted(metrics, key=lambda pair: pair[0])
+    return {name: sum(examples * values[name] for examples, values in metrics) / total for name in metrics[0][1]}
+
+
+def serve(address, rounds, clients):
+    from flwr.server import ServerConfig, start_server
+    from flwr.server.strategy import FedAvg
+
+    strategy = FedAvg(
+        min_fit_clients=clients,
+        min_evaluate_clients=clients,
+        min_available_clients=clients,
+        fit_metrics_aggregation_fn=weighted,
+        evaluate_metrics_aggregation_fn=weighted,
+    )
+    history = start_server(server_address=address, config=ServerConfig(num_rounds=rounds), strategy=strategy)
+    print("HISTORY " + json.dumps({name: getattr(history, name) for name in FIELDS}), flush=True)
+
+
+def history_in(text):
+    """The one History that a server printed, with tuples as lists."""
+    lines = [line for line in text.splitlines() if line.startswith("HISTORY {")]
+    assert len(lines) == 1, text[-4000:]
+    return json.loads(lines[0].removeprefix("HISTORY "))
+
+
+def assert_equal(history):
+    """Equal to the stock History to 1e-6: the legacy server's sums run in the order of arrival."""
+    wanted = json.loads(FILE.read_text())
+    assert sorted(history) == sorted(wanted)
+    for name in FIELDS:
+        _assert_close(history[name], wanted[name], name)
+
+
+def _assert_close(got, wanted, where):
+    if isinstance(wanted, dict):
+        assert sorted(got) == sorted(wanted), (where, got, wanted)
+        for name in wanted:
+            _assert_close(got[name], wanted[name], f"{where}.{name}")
+    elif isinstance(wanted, list):
+        assert len(got) == len(wanted), (where, got, wanted)
+        for idx, pair in enumerate(zip(got, wanted, strict=True)):
+            _assert_close(*pair, f"{where}[{idx}]")
+    else:
+        assert abs(got - wanted) <= 1e-6 * max(1, abs(wanted)), (where, got, wanted)
+
+
+def server(world, address, rounds, clients):
+    """The server under test: `start_server` of the stock release, or ours, which prints the same History as JSON."""
+    import harness
+
+    if harness.STOCK:
+        arguments = [sys.executable, __file__, "server", address, "--rounds", rounds, "--clients", clients]
+    else:
+        arguments = [pathlib.Path(harness.SERVER).absolute(), "start-server", "--address", address, "--rounds", rounds]
+        arguments += ["--clients", clients, "--json"]
+    return harness.Program(world, "legacy-server", arguments)
+
+
+def client(world, address, partition):
+    import harness
+
+    return harness.Program(world, f"legacy-{partition}", [sys.executable, __file__, "client", address, partition])
+
+
+def record():
+    import harness
+
+    with tempfile.TemporaryDirectory() as directory, harness.World(pathlib.Path(directory)) as world:
+        (port,) = harness.free_ports(1)
+        address = f"127.0.0.1:{port}"
+        stock = [sys.executable, __file__, "server", address]
+        stock = harness.Program(world, "legacy-server", stock).start()
+        for partition in range(2):
+            client(world, address, partition).start()
+        harness.wait_for("the stock server's end", lambda: not stock.alive())
+        FILE.write_text(json.dumps(history_in(stock.text()), indent=1) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = parser.add_subparsers(dest="part", required=True)
+    part = parts.add_parser("client")
+    part.add_argument("address")
+    part.add_argument("partition", type=int)
+    part = parts.add_parser("server")
+    part.add_argument("address")
+    part.add_argument("--rounds", type=int, default=2)
+    part.add_argument("--clients", type=int, default=2)
+    parts.add_parser("record")
+    args = parser.parse_args()
+    if args.part == "client":
+        join(args.address, args.partition)
+    elif args.part == "server":
+        serve(args.address, args.rounds, args.clients)
+    else:
+        record()
+
+
+if __name__ == "__main__":
+    main()
