@@ -180,3 +180,45 @@ impl Registry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sheaf_store::SiteCertificate;
+
+    use super::*;
+
+    fn record(name: &str, key: &[u8], state: SiteState, serial: &str) -> SiteRecord {
+        let not_after = Timestamp::from_millis(9);
+        SiteRecord {
+            name: SiteName::new(name).unwrap(),
+            role: Role::Participant,
+            key_fingerprint: Digest::of(key),
+            public_key_der: Vec::new(),
+            certificate: Some(SiteCertificate { pem: String::new(), serial: serial.to_owned(), not_after }),
+            state,
+            enrolled_at: Timestamp::from_millis(1),
+            last_seen: None,
+        }
+    }
+
+    #[test]
+    fn only_what_may_shut_somebody_out_wakes_those_who_wait_for_that() {
+        let registry = Registry { sites: RwLock::default(), changes: watch::Sender::new(0) };
+        let mut changes = registry.changes.subscribe();
+        let mut wakes = |record: SiteRecord| {
+            registry.put(record);
+            let woken = changes.has_changed().unwrap();
+            changes.mark_unchanged();
+            woken
+        };
+        let revoked = SiteState::Revoked { reason: String::new(), at: Timestamp::from_millis(2) };
+        assert!(!wakes(record("a", b"1", SiteState::Active, "1")), "it comes in");
+        assert!(!wakes(record("a", b"1", SiteState::Active, "2")), "it renews its certificate");
+        assert!(!wakes(record("b", b"2", SiteState::PendingApproval, "3")), "it waits for approval");
+        assert!(!wakes(record("b", b"2", SiteState::Active, "3")), "it is let in");
+        assert!(wakes(record("a", b"3", SiteState::Active, "4")), "another key takes its place");
+        assert!(wakes(record("a", b"3", revoked, "4")));
+        let operator = SiteRecord { role: Role::Operator, ..record("c", b"4", SiteState::Active, "5") };
+        assert!(wakes(operator), "an operator's name is taken");
+    }
+}
