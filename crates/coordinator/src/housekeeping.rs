@@ -74,6 +74,7 @@ async fn forget_expired(shared: &Shared) {
     let now = shared.clock.now();
     let month_ago =
         sheaf_domain::Timestamp::from_millis(now.as_millis().saturating_sub(INVITES_KEPT.as_millis()));
+    shared.membership.forget(month_ago);
     let forgotten = shared.store.expire_mail(now).await.and(shared.store.forget_invites(month_ago).await);
     if let Err(error) = forgotten {
         tracing::warn!(%error, "what has expired could not be forgotten now");

@@ -13,6 +13,7 @@ mod gate;
 mod handle;
 mod housekeeping;
 mod incidents;
+mod membership;
 mod models;
 mod outbox;
 mod pieces;

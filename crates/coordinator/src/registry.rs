@@ -25,12 +25,15 @@ struct Sites {
 }
 
 impl Sites {
-    fn insert(&mut self, record: SiteRecord) {
+    /// Puts a record in; returns the one it replaces.
+    fn insert(&mut self, record: Arc<SiteRecord>) -> Option<Arc<SiteRecord>> {
         let (name, key) = (record.name.clone(), record.key_fingerprint);
-        if let Some(before) = self.by_name.insert(name.clone(), Arc::new(record)) {
+        let before = self.by_name.insert(name.clone(), record);
+        if let Some(before) = &before {
             self.by_key.remove(&before.key_fingerprint);
         }
         self.by_key.insert(key, name);
+        before
     }
 }
 
@@ -47,19 +50,37 @@ pub struct SiteKeyFacts {
     pub not_after: Timestamp,
 }
 
+/// Whether somebody who could act before may be unable to, now that `after` stands in place of `before`.
+fn may_shut_out(before: Option<&SiteRecord>, after: &SiteRecord) -> bool {
+    match before {
+        // Before, only an operator could act under the name.
+        None => after.role == Role::Operator,
+        Some(before) => {
+            let same = before.role == after.role && before.key_fingerprint == after.key_fingerprint;
+            !(same && after.state == SiteState::Active)
+        }
+    }
+}
+
 impl Registry {
     pub(crate) async fn load(store: &dyn StateStore) -> Result<Registry, Error> {
         let mut sites = Sites::default();
         for record in store.sites().await? {
-            sites.insert(record);
+            sites.insert(Arc::new(record));
         }
         Ok(Registry { sites: RwLock::new(sites), changes: watch::Sender::new(0) })
     }
 
     /// Puts a site in place of what was known of it, after the store has it.
+    ///
+    /// Those who wait for somebody to be shut out look again only when somebody may be: every request for work that is held
+    /// is one of them, and sites come in and renew their certificates all the time.
     pub(crate) fn put(&self, record: SiteRecord) {
-        self.sites.write().unwrap_or_else(PoisonError::into_inner).insert(record);
-        self.changes.send_modify(|version| *version += 1);
+        let record = Arc::new(record);
+        let before = self.sites.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&record));
+        if may_shut_out(before.as_deref(), &record) {
+            self.changes.send_modify(|version| *version += 1);
+        }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Sites> {
@@ -157,5 +178,47 @@ impl Registry {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_store::SiteCertificate;
+
+    use super::*;
+
+    fn record(name: &str, key: &[u8], state: SiteState, serial: &str) -> SiteRecord {
+        let not_after = Timestamp::from_millis(9);
+        SiteRecord {
+            name: SiteName::new(name).unwrap(),
+            role: Role::Participant,
+            key_fingerprint: Digest::of(key),
+            public_key_der: Vec::new(),
+            certificate: Some(SiteCertificate { pem: String::new(), serial: serial.to_owned(), not_after }),
+            state,
+            enrolled_at: Timestamp::from_millis(1),
+            last_seen: None,
+        }
+    }
+
+    #[test]
+    fn only_what_may_shut_somebody_out_wakes_those_who_wait_for_that() {
+        let registry = Registry { sites: RwLock::default(), changes: watch::Sender::new(0) };
+        let mut changes = registry.changes.subscribe();
+        let mut wakes = |record: SiteRecord| {
+            registry.put(record);
+            let woken = changes.has_changed().unwrap();
+            changes.mark_unchanged();
+            woken
+        };
+        let revoked = SiteState::Revoked { reason: String::new(), at: Timestamp::from_millis(2) };
+        assert!(!wakes(record("a", b"1", SiteState::Active, "1")), "it comes in");
+        assert!(!wakes(record("a", b"1", SiteState::Active, "2")), "it renews its certificate");
+        assert!(!wakes(record("b", b"2", SiteState::PendingApproval, "3")), "it waits for approval");
+        assert!(!wakes(record("b", b"2", SiteState::Active, "3")), "it is let in");
+        assert!(wakes(record("a", b"3", SiteState::Active, "4")), "another key takes its place");
+        assert!(wakes(record("a", b"3", revoked, "4")));
+        let operator = SiteRecord { role: Role::Operator, ..record("c", b"4", SiteState::Active, "5") };
+        assert!(wakes(operator), "an operator's name is taken");
     }
 }

@@ -12,6 +12,7 @@ use sheaf_telemetry::Health;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::budget::Budget;
+use crate::membership::Membership;
 use crate::registry::Registry;
 use crate::relay::Relays;
 use crate::shared::{GATES_MAX, RELEASE_PERMITS, RunSlot, Shared};
@@ -70,6 +71,7 @@ impl Coordinator {
         let (store, entropy, clock) = (&*dependencies.store, &*dependencies.entropy, &*dependencies.clock);
         let recovered = recover::load(store, entropy, clock).await?;
         let registry = Registry::load(store).await?;
+        let membership = Membership::load(store).await?;
         let shared = Arc::new(Shared {
             budget: Budget::new(settings.inflight, settings.inflight_wait),
             tiles: Tiles::new(settings.handing_out, settings.inflight_wait),
@@ -96,7 +98,7 @@ impl Coordinator {
             uploads: Mutex::new(HashMap::new()),
             release_gate: Semaphore::new(RELEASE_PERMITS as usize),
             gates: Semaphore::new(GATES_MAX),
-            membership: Semaphore::new(1),
+            membership,
             mail_posted: watch::Sender::new(0),
         });
         for state in recovered.runs {

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::budget::Budget;
 use crate::command::Command;
 use crate::incidents::{Incidents, Kind};
+use crate::membership::Membership;
 use crate::outbox::{Outbox, Outboxes, lock};
 use crate::presence::Presence;
 use crate::quarantine::{Broken, Quarantine};
@@ -58,8 +59,8 @@ pub(crate) struct Shared {
     pub(crate) release_gate: Semaphore,
     /// How many submissions are read and checked at once.
     pub(crate) gates: Semaphore,
-    /// One change of sites and invitations at a time.
-    pub(crate) membership: Semaphore,
+    /// Turns to change sites and invitations.
+    pub(crate) membership: Membership,
     /// Grows with every mail posted.
     pub(crate) mail_posted: watch::Sender<u64>,
 }

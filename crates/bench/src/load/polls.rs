@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use sheaf_domain::Span;
 use sheaf_messages::v1;
@@ -34,6 +35,10 @@ pub struct Job {
 pub struct Report {
     /// Connections held.
     pub connections: u64,
+    /// How long all enrolments together took, in seconds.
+    pub enrol_seconds: f64,
+    /// How long it took to open all connections, each with a first beat, in seconds.
+    pub connect_seconds: f64,
     /// Beats answered.
     pub beats: u64,
     /// Polls answered.
@@ -67,18 +72,14 @@ pub struct Report {
 /// # Cancel safety
 /// Dropped, its connections close.
 pub async fn run(job: Job) -> Result<Report, Error> {
-    let descriptors = raise_descriptor_limit();
-    if descriptors < job.party.kits.len() as u64 + DESCRIPTORS_KEPT {
-        let message = format!(
-            "{} connections need more than the {descriptors} descriptors allowed",
-            job.party.kits.len()
-        );
-        return Err(Error::unexpected(message));
-    }
-    let members = enrol_all(&Way::of(&job.party)?, &job.party.kits).await?;
-    let tally = Arc::new(Tally::default());
+    check_descriptors(job.party.kits.len() as u64)?;
     let clock = SystemClock::shared();
+    let began = clock.monotonic();
+    let members = enrol_all(&Way::of(&job.party)?, &job.party.kits).await?;
+    let enrolled = clock.monotonic();
     connect(&members).await?;
+    let connected = clock.monotonic();
+    let tally = Arc::new(Tally::default());
     let connections = members.len() as u64;
     let (server_before, own_before) = (usage(job.party.server_pid)?, own_usage()?);
     let started = clock.monotonic();
@@ -102,6 +103,8 @@ pub async fn run(job: Job) -> Result<Report, Error> {
     let counted = tally.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(Report {
         connections,
+        enrol_seconds: enrolled.saturating_sub(began).as_secs_f64(),
+        connect_seconds: connected.saturating_sub(enrolled).as_secs_f64(),
         beats: counted.beats,
         polls: counted.polls,
         errors: counted.errors,
@@ -117,13 +120,26 @@ pub async fn run(job: Job) -> Result<Report, Error> {
     })
 }
 
+/// Raises this process's limit of descriptors and checks that so many connections can be open at once; processes started
+/// afterwards have the limit, too.
+///
+/// # Errors
+/// When the system does not allow as many descriptors, naming both numbers.
+pub fn check_descriptors(connections: u64) -> Result<u64, Error> {
+    let descriptors = raise_descriptor_limit();
+    if descriptors < connections.saturating_add(DESCRIPTORS_KEPT) {
+        return Err(Error::unexpected(format!(
+            "{connections} connections and {DESCRIPTORS_KEPT} files need more than the {descriptors} descriptors this system allows a process (ulimit -Hn)"
+        )));
+    }
+    Ok(descriptors)
+}
+
 /// Opens every connection with a first beat, some at once.
 async fn connect(members: &[Member]) -> Result<(), Error> {
-    for some in members.chunks(CONNECTING_AT_ONCE) {
-        let beats = some.iter().map(|member| member.transport.beat(beat()));
-        futures_util::future::try_join_all(beats).await?;
-    }
-    Ok(())
+    let beats = members.iter().map(|member| member.transport.beat(beat()));
+    let beats = futures_util::stream::iter(beats).buffer_unordered(CONNECTING_AT_ONCE);
+    Ok(beats.try_for_each(|_| std::future::ready(Ok(()))).await?)
 }
 
 #[derive(Debug, Default)]

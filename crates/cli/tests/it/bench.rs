@@ -94,6 +94,9 @@ fn polls_are_counted_and_none_fails() {
     for field in ["polls", "beats", "latency_p99_ms", "rss_per_connection_bytes", "calls_per_cpu_s"] {
         positive(&report, field);
     }
+    for field in ["invite_seconds", "enrol_seconds", "connect_seconds"] {
+        positive(&report, field);
+    }
 }
 
 #[test]

@@ -63,24 +63,26 @@ impl Handle {
         let applicant = Applicant { peer, token_hash, csr_pem, key: request.public_key().clone() };
         let handle = self.clone();
         self.to_the_end(async move {
-            let one_at_a_time = handle.membership().await?;
-            let enrolled = handle.spend(&applicant).await;
-            drop(one_at_a_time);
+            let invite = handle.invitation(&applicant).await?;
+            let turn =
+                handle.shared.membership.turn(&invite.site, Some(&applicant.key.fingerprint())).await?;
+            let enrolled = handle.spend(&invite, &applicant).await;
+            drop(turn);
             enrolled
         })
         .await
     }
 
-    /// Waits for its turn to change who may come in.
-    pub(super) async fn membership(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
-        self.shared.membership.acquire().await.map_err(|_| Error::shutting_down())
+    /// The invitation of the token, as it was before its turn: a stranger without one waits for nobody.
+    async fn invitation(&self, applicant: &Applicant) -> Result<Invite, Error> {
+        let invite = self.shared.store.invite_by_token(applicant.token_hash).await?;
+        invite.ok_or_else(|| {
+            tracing::warn!(peer = %applicant.peer, "an unknown token was presented");
+            Error::denied("the token is not known; check the kit or ask for a new invitation")
+        })
     }
 
-    async fn spend(&self, applicant: &Applicant) -> Result<Enrolment, Error> {
-        let Some(invite) = self.shared.store.invite_by_token(applicant.token_hash).await? else {
-            tracing::warn!(peer = %applicant.peer, "an unknown token was presented");
-            return Err(Error::denied("the token is not known; check the kit or ask for a new invitation"));
-        };
+    async fn spend(&self, invite: &Invite, applicant: &Applicant) -> Result<Enrolment, Error> {
         let fingerprint = applicant.key.fingerprint();
         if invite.state == InviteState::Open {
             self.check_key(&invite.site, &fingerprint)?;
@@ -91,10 +93,13 @@ impl Handle {
             .spend_invite(applicant.token_hash, fingerprint, self.shared.clock.now())
             .await?;
         match spent {
-            SpendOutcome::Spent(invite) | SpendOutcome::SameKey(invite) => {
+            SpendOutcome::Spent(invite) => {
                 crash::reached(Point::InviteSpent);
-                self.admit(&invite, applicant).await
+                let admitted = self.admit(&invite, applicant).await;
+                self.shared.membership.set_open(&invite.site, None);
+                admitted
             }
+            SpendOutcome::SameKey(invite) => self.admit(&invite, applicant).await,
             SpendOutcome::OtherKey { site, first } => Err(self.theft(applicant, &site, first)),
             SpendOutcome::Expired => {
                 let message =
@@ -257,9 +262,9 @@ impl Handle {
         let request = SigningRequest::parse(csr_pem).map_err(|error| Error::invalid(error.to_string()))?;
         let (handle, who, csr_pem) = (self.clone(), who.clone(), csr_pem.to_owned());
         self.to_the_end(async move {
-            let one_at_a_time = handle.membership().await?;
+            let turn = handle.shared.membership.turn(&who.name, None).await?;
             let renewed = handle.renew_key(&who, &request, &csr_pem).await;
-            drop(one_at_a_time);
+            drop(turn);
             renewed
         })
         .await

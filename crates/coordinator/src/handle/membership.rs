@@ -1,6 +1,6 @@
-//! Membership, as operators change it: invitations, approval, revocation. One change at a time, each to its end.
+//! Membership, as operators change it: invitations, approval, revocation. One change of a site at a time, each to its end.
 
-use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName, Span};
+use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName, Span, Timestamp};
 use sheaf_pki::{Kit, Token};
 use sheaf_store::{Invite, InviteState, SiteRecord, SiteState};
 
@@ -50,15 +50,15 @@ impl Handle {
         }
         let (handle, who) = (self.clone(), who.name.clone());
         self.to_the_end(async move {
-            let one_at_a_time = handle.membership().await?;
-            let invited = handle.make_invitation(&who, request).await;
-            drop(one_at_a_time);
+            let turn = handle.shared.membership.turn(&request.site, None).await?;
+            let invited = handle.make_invitation(&who, &request).await;
+            drop(turn);
             invited
         })
         .await
     }
 
-    async fn make_invitation(&self, by: &SiteName, request: InviteRequest) -> Result<Kit, Error> {
+    async fn make_invitation(&self, by: &SiteName, request: &InviteRequest) -> Result<Kit, Error> {
         let known = self.shared.registry.site(&request.site);
         if known.is_some_and(|site| self.can_come_in(&site)) {
             return Err(Error::conflict(format!(
@@ -66,24 +66,33 @@ impl Handle {
                 request.site, request.site
             )));
         }
-        let now = self.shared.clock.now();
-        let invites = self.shared.store.invites().await?;
-        let open = invites
-            .iter()
-            .filter(|invite| invite.state == InviteState::Open && invite.expires_at > now)
-            .count();
-        let sites = self.shared.registry.len() + open;
-        if sites >= self.shared.settings.sites_max {
-            let message = format!(
-                "{sites} sites are enrolled or invited, the limit is {}",
-                self.shared.settings.sites_max
-            );
-            return Err(Error::new(ErrorKind::Exhausted, message));
-        }
         let token =
             Token::generate(&*self.shared.entropy).map_err(|error| Error::internal(error.to_string()))?;
-        self.shared.store.withdraw_invites(&request.site).await?;
-        let expires_at = now.after(request.ttl);
+        let expires_at = self.keep_invitation(request, &token).await?;
+        let body = serde_json::json!({
+            "site": request.site, "by": by, "expires_at": expires_at, "approve": request.approve,
+        });
+        self.federation_entry("site_invited", &body).await?;
+        Ok(Kit {
+            site: request.site.clone(),
+            trust_domain: self.shared.ca.trust_domain().to_owned(),
+            servers: self.shared.settings.advertised.clone(),
+            ca_pem: self.shared.ca.certificate_pem().to_owned(),
+            ca_pin: self.shared.ca.pin(),
+            token,
+            expires_at,
+        })
+    }
+
+    /// Keeps an invitation in place of the site's open one, as far as there is room; returns when it ends.
+    async fn keep_invitation(&self, request: &InviteRequest, token: &Token) -> Result<Timestamp, Error> {
+        let (shared, site, now) = (&self.shared, &request.site, self.shared.clock.now());
+        let (expires_at, most) = (now.after(request.ttl), shared.settings.sites_max);
+        let reserved = shared.membership.reserve(site, expires_at, now, || shared.registry.len(), most);
+        let before = reserved.map_err(|sites| {
+            let message = format!("{sites} sites are enrolled or invited, the limit is {most}");
+            Error::new(ErrorKind::Exhausted, message)
+        })?;
         let invite = Invite {
             site: request.site.clone(),
             token_hash: token.hash(),
@@ -93,20 +102,18 @@ impl Handle {
             approve: request.approve,
             state: InviteState::Open,
         };
-        self.shared.store.put_invite(invite).await?;
-        let body = serde_json::json!({
-            "site": request.site, "by": by, "expires_at": expires_at, "approve": request.approve,
-        });
-        self.federation_entry("site_invited", &body).await?;
-        Ok(Kit {
-            site: request.site,
-            trust_domain: self.shared.ca.trust_domain().to_owned(),
-            servers: self.shared.settings.advertised.clone(),
-            ca_pem: self.shared.ca.certificate_pem().to_owned(),
-            ca_pin: self.shared.ca.pin(),
-            token,
-            expires_at,
-        })
+        let kept = async {
+            if before.is_some() {
+                shared.store.withdraw_invites(site).await?;
+            }
+            shared.store.put_invite(invite).await
+        };
+        let kept = kept.await;
+        if kept.is_err() {
+            shared.membership.set_open(site, before);
+        }
+        kept?;
+        Ok(expires_at)
     }
 
     /// Lets a site in whose invitation asked for approval, if the fingerprint is the one of its key.
@@ -119,9 +126,9 @@ impl Handle {
         self.authorise(who, Role::Operator)?;
         let (handle, who, site) = (self.clone(), who.name.clone(), site.clone());
         self.to_the_end(async move {
-            let one_at_a_time = handle.membership().await?;
+            let turn = handle.shared.membership.turn(&site, None).await?;
             let approved = handle.let_in(&who, &site, fingerprint).await;
-            drop(one_at_a_time);
+            drop(turn);
             approved
         })
         .await
@@ -155,9 +162,9 @@ impl Handle {
         let reason = bounded(&reason);
         let (handle, who, site) = (self.clone(), who.name.clone(), site.clone());
         self.to_the_end(async move {
-            let one_at_a_time = handle.membership().await?;
+            let turn = handle.shared.membership.turn(&site, None).await?;
             let revoked = handle.shut_out(&who, &site, reason).await;
-            drop(one_at_a_time);
+            drop(turn);
             revoked
         })
         .await
@@ -165,6 +172,7 @@ impl Handle {
 
     async fn shut_out(&self, by: &SiteName, site: &SiteName, reason: String) -> Result<(), Error> {
         let withdrawn = self.shared.store.withdraw_invites(site).await?;
+        self.shared.membership.set_open(site, None);
         let body = serde_json::json!({ "site": site, "by": by, "reason": reason });
         let record = match self.known(site) {
             Ok(record) if matches!(record.state, SiteState::Revoked { .. }) && withdrawn == 0 => {

@@ -4,6 +4,7 @@
 //! A connection is bounded in the time its handshake may take, the size of its headers, the streams it may open, and how long
 //! it may be silent before its first byte. Beyond the connection limit, new ones are closed and counted.
 
+mod date;
 mod greeting;
 mod window;
 
@@ -219,9 +220,10 @@ async fn serve_peer<I>(
         let request = introduce(request.map(axum::body::Body::new), peer.as_ref(), addr, clock.as_ref());
         let (front_end, method) =
             (front_end(request.uri().path()), names::method_label(request.method().as_str()));
-        let answer = router.clone().oneshot(request);
+        let (answer, clock) = (router.clone().oneshot(request), Arc::clone(&clock));
         async move {
-            let answer = answer.await?;
+            let mut answer = answer.await?;
+            date::put(answer.headers_mut(), clock.now());
             let status = names::status_label(answer.status().as_u16());
             metrics::counter!(
                 names::HTTP_REQUESTS_TOTAL, "front_end" => front_end, "method" => method, "status" => status

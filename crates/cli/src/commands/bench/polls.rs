@@ -5,6 +5,7 @@ use sheaf_bench::limits::Sealing;
 use sheaf_bench::load::{Job, Party, polls};
 use sheaf_bench::process::{cores, load_average};
 use sheaf_domain::Span;
+use sheaf_runtime::SystemClock;
 
 use super::place::Place;
 use super::server::{Server, run_load};
@@ -54,6 +55,7 @@ struct Report {
     poll_every_ms: u64,
     cores: usize,
     load_average: f64,
+    invite_seconds: f64,
     #[serde(flatten)]
     load: polls::Report,
     server_rss_base_bytes: u64,
@@ -66,13 +68,19 @@ struct Report {
 
 pub(super) async fn polls(args: Args, json: bool) -> anyhow::Result<()> {
     let sealing = args.way.sealing();
+    // Said before anybody is invited: load and server have this limit, too.
+    let descriptors = polls::check_descriptors(u64::from(args.connections))?;
     let place = Place::take(&args.place, u64::from(args.connections) * SITE_BYTES + (64 << 20))?;
     let beat_every = ("SHEAF_LIMITS__BEAT_EVERY", args.beat.to_string());
     let connections_max = ("SHEAF_LISTEN__CONNECTIONS_MAX", (args.connections + 128).to_string());
     let server = Server::start(&place, sealing, &[beat_every, connections_max]).await?;
     let base = server.usage()?;
+    eprintln!("a process may have {descriptors} descriptors");
     eprintln!("enrolling {} sites, then {} of beats and polls", args.connections, args.duration);
+    let clock = SystemClock::shared();
+    let began = clock.monotonic();
     let kits = server.invite(&place, args.connections).await?;
+    let invite_seconds = clock.monotonic().saturating_sub(began).as_secs_f64();
     let party = Party {
         kits,
         transport: args.way.transport(),
@@ -94,6 +102,7 @@ pub(super) async fn polls(args: Args, json: bool) -> anyhow::Result<()> {
         poll_every_ms: args.poll.as_millis(),
         cores: cores(),
         load_average: load_average(),
+        invite_seconds,
         server_rss_base_bytes: base.rss_bytes,
         server_peak_rss_bytes: end.peak_rss_bytes,
         rss_per_connection_bytes: load.server_rss_bytes.saturating_sub(base.rss_bytes)
@@ -113,6 +122,8 @@ fn print(report: &Report) -> anyhow::Result<()> {
         "connections",
         format!("{} ({}, {})", load.connections, report.transport, sealing_name(report.sealing)),
     );
+    let [invite, enrol, connect] = [report.invite_seconds, load.enrol_seconds, load.connect_seconds];
+    line("to invite, enrol, connect all, s", format!("{invite:.1}, {enrol:.1}, {connect:.1}"));
     line("beats and polls answered", format!("{} and {}", load.beats, load.polls));
     line("errors", load.errors.to_string());
     if let Some(error) = &load.first_error {

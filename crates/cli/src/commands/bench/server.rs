@@ -3,6 +3,8 @@
 //! Both are this program again, each with a log of its own. Settings of the caller's own server are not the bench's.
 
 use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use anyhow::{Context as _, anyhow};
 use futures_util::future::try_join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
-use sheaf_admin_api::InviteBody;
+use sheaf_admin_api::{InviteBody, KitBody};
 use sheaf_bench::limits::Sealing;
 use sheaf_bench::load::Job;
 use sheaf_bench::process::{self, Usage};
@@ -26,8 +28,8 @@ use crate::operator::{Operator, OperatorArgs};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Invitations under way at once.
-const INVITING_AT_ONCE: usize = 8;
+/// Invitations under way at once, each over a connection of its own.
+const INVITING_AT_ONCE: usize = 32;
 
 /// A running server.
 pub(super) struct Server {
@@ -132,7 +134,8 @@ impl Server {
                     let body =
                         InviteBody { site: site.clone(), ttl: Span::from_secs(24 * 3600), approve: false };
                     let kit = dir.join(format!("{site}.kit"));
-                    crate::commands::invite::write_kit(&mut operator, &body, &kit).await?;
+                    let made: KitBody = operator.post("/invites", &body).await?;
+                    keep_kit(&kit, &made)?;
                 }
                 anyhow::Ok(())
             }
@@ -154,6 +157,13 @@ impl Server {
             Err(_) => Err(anyhow!("the server did not drain in {STOP_WITHIN:?}")),
         }
     }
+}
+
+/// Writes a kit for the load, which uses it at once: nobody misses it after a crash.
+fn keep_kit(file: &Path, kit: &KitBody) -> anyhow::Result<()> {
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let written = made.and_then(|mut made| made.write_all(kit.kit.as_bytes()));
+    written.with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Runs a load in a process of its own and takes its report.
