@@ -33,7 +33,7 @@ impl Norms {
         rows.extend_from_slice(tiles.rows);
         let squares = &mut self.squares;
         let within = with_element!(tiles.dtype, E => {
-            self.staging.take::<E>(level, &rows, |block| add_from_first(level, block, squares))
+            self.staging.take::<E>(level, &rows, |block, ahead| add_from_first(level, block, ahead, squares))
         });
         match within {
             true => Ok(()),
@@ -49,7 +49,7 @@ impl Norms {
     /// Takes in the elements that do not fill a block.
     pub(crate) fn finish(&mut self, level: Level) {
         let squares = &mut self.squares;
-        self.staging.finish(|block| add_from_first(level, block, squares));
+        self.staging.finish(|block, ahead| add_from_first(level, block, ahead, squares));
     }
 
     /// The scale of every update: `min(1, bound / distance)`.

@@ -80,9 +80,9 @@ impl Pairs {
         let squares = &mut self.squares;
         let within = match &mut self.quick {
             Some(quick) if E::IS_NARROW => {
-                quick.narrow.take::<E>(level, rows, |block| add_quick(level, block, squares))
+                quick.narrow.take::<E>(level, rows, |block, ahead| add_quick(level, block, ahead, squares))
             }
-            _ => self.wide.take::<E>(level, rows, |block| add_exact(level, block, squares)),
+            _ => self.wide.take::<E>(level, rows, |block, ahead| add_exact(level, block, ahead, squares)),
         };
         if within {
             return Ok(());
@@ -98,9 +98,9 @@ impl Pairs {
     /// Chooses the `keep` updates with the smallest scores.
     pub(crate) fn choose(&mut self, level: Level, byzantine: u32, keep: u32) -> Result<Choice, Error> {
         let squares = &mut self.squares;
-        self.wide.finish(|block| add_exact(level, block, squares));
+        self.wide.finish(|block, ahead| add_exact(level, block, ahead, squares));
         if let Some(quick) = &mut self.quick {
-            quick.narrow.finish(|block| add_quick(level, block, squares));
+            quick.narrow.finish(|block, ahead| add_quick(level, block, ahead, squares));
             if quick.beyond {
                 return Ok(Choice::Close);
             }

@@ -18,6 +18,7 @@
 //! # Ok::<(), sheaf_aggregate::Error>(())
 //! ```
 
+mod ahead;
 mod clip;
 mod error;
 mod fold;

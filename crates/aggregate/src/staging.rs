@@ -5,8 +5,9 @@
 
 use std::ops::BitOr;
 
-use sheaf_tensor::cpu::{Kernel, Level, prefetch};
+use sheaf_tensor::cpu::{Kernel, Level};
 
+use crate::ahead::Ahead;
 use crate::tile::Element;
 
 /// Elements in a block.
@@ -85,10 +86,10 @@ impl<T: Float> Staging<T> {
     pub(crate) fn take<E: Element>(
         &mut self,
         level: Level,
-        rows: &[&[u8]],
-        mut visit: impl FnMut(&[Row<T>]),
+        bytes: &[&[u8]],
+        mut visit: impl FnMut(&[Row<T>], &Ahead<'_>),
     ) -> bool {
-        let rows: Vec<&[E::Raw]> = rows.iter().map(|row| E::raw(row)).collect();
+        let rows: Vec<&[E::Raw]> = bytes.iter().map(|row| E::raw(row)).collect();
         let len = rows.first().map_or(0, |row| row.len());
         let mut beyond = false;
         let mut from = 0;
@@ -98,7 +99,8 @@ impl<T: Float> Staging<T> {
             beyond |= level.run(filling);
             (self.filled, from) = (self.filled + take, from + take);
             if self.filled == BLOCK_LEN {
-                visit(&self.rows);
+                let line = from * size_of::<E::Raw>();
+                visit(&self.rows, &Ahead { rows: bytes, from: line, len: BLOCK_LEN * size_of::<E::Raw>() });
                 self.filled = 0;
             }
         }
@@ -106,12 +108,12 @@ impl<T: Float> Staging<T> {
     }
 
     /// Hands out the last block, filled up with zeros.
-    pub(crate) fn finish(&mut self, visit: impl FnOnce(&[Row<T>])) {
+    pub(crate) fn finish(&mut self, visit: impl FnOnce(&[Row<T>], &Ahead<'_>)) {
         if self.filled > 0 {
             for row in &mut self.rows {
                 row.0[self.filled..].fill(T::ZERO);
             }
-            visit(&self.rows);
+            visit(&self.rows, &Ahead::nothing());
             self.filled = 0;
         }
     }
@@ -135,9 +137,6 @@ impl<E: Element, T: Float> Kernel for Filling<'_, E, T> {
         let mut beyond = T::Mark::default();
         for (to, row) in self.to.iter_mut().zip(self.rows) {
             let from = &row[self.from..self.from + self.take];
-            for line in 0..(BLOCK_LEN * size_of::<E::Raw>()).div_ceil(64) {
-                prefetch(row, self.from + self.take + line * 64 / size_of::<E::Raw>());
-            }
             if let (0, Some(from)) = (self.at, from.first_chunk::<BLOCK_LEN>()) {
                 // A whole block: a loop of fixed length.
                 beyond = beyond | copy::<E, T>(&mut to.0, from);
