@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do the functions its cases share")]
 
+mod arrivals;
 mod bad_input;
 mod bench;
 mod confine;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use sheaf_domain::{ErrorKind, Span, Timestamp};
 use sheaf_messages::{Withdrawal, v1};
 
-use super::enrol;
 use super::event::Event;
 use super::state::State;
+use super::{enrol, work};
 use crate::Error;
 
 /// Beats as often as the server asks, until the participant stops.
@@ -18,6 +18,7 @@ pub(crate) async fn beats(state: Arc<State>) {
         let pause = match beat(&state).await {
             Ok(asked) => {
                 state.answered();
+                work::resume_kept(&state);
                 every = asked.clamp(BEAT_MIN, BEAT_MAX);
                 failures = 0;
                 every

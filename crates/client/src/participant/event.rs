@@ -36,7 +36,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// A result of an earlier process is being handed in.
+    /// A result of an earlier process, or of before an outage, is being handed in.
     Resumed {
         /// The task.
         task: sheaf_domain::TaskId,

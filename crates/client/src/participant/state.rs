@@ -1,6 +1,6 @@
 //! What the parts of a running participant share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sheaf_domain::TaskId;
@@ -31,6 +31,8 @@ pub(crate) struct State {
     /// Cancelled when the participant is to end, for whatever reason.
     pub(crate) stop: CancellationToken,
     tasks: Mutex<BTreeMap<TaskId, CancellationToken>>,
+    /// Results that could not be handed in; none of them is under way.
+    kept: Mutex<BTreeSet<TaskId>>,
     ended_by: Mutex<Option<Error>>,
     connected: Mutex<Option<bool>>,
 }
@@ -62,6 +64,7 @@ impl State {
             scope: TaskScope::new(),
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
+            kept: Mutex::default(),
             ended_by: Mutex::default(),
             connected: Mutex::default(),
         }
@@ -80,12 +83,23 @@ impl State {
         }
         let cancel = self.stop.child_token();
         tasks.insert(task, cancel.clone());
+        lock(&self.kept).remove(&task);
         Some(cancel)
     }
 
     /// Notes a task as no longer under way.
     pub(crate) fn forget(&self, task: TaskId) {
         lock(&self.tasks).remove(&task);
+    }
+
+    /// Notes that a task's result waits for the server's next answer; to be called while the task is under way.
+    pub(crate) fn keep(&self, task: TaskId) {
+        lock(&self.kept).insert(task);
+    }
+
+    /// The tasks whose results wait.
+    pub(crate) fn kept(&self) -> Vec<TaskId> {
+        lock(&self.kept).iter().copied().collect()
     }
 
     /// Ends what is no longer wanted.

@@ -72,7 +72,22 @@ pub(crate) async fn run(state: Arc<State>, order: Arc<Order>, cancel: Cancellati
     finish(&state, task, done).await;
 }
 
-/// Hands in a result of an earlier process.
+/// Begins to hand in the results that an outage kept back. Their orders need not come again: a run may have ended meanwhile,
+/// and only the server can say that a result is of no use.
+pub(crate) fn resume_kept(state: &Arc<State>) {
+    for task in state.kept() {
+        // Under way already means that its order did come again.
+        let Some(cancel) = state.begin(task) else { continue };
+        match StoredResult::load(&state.home.task_dir(task)) {
+            Some(result) => {
+                state.scope.spawn(resume(Arc::clone(state), result, cancel));
+            }
+            None => state.forget(task),
+        }
+    }
+}
+
+/// Hands in a result of an earlier process, or of this one from before an outage.
 pub(crate) async fn resume(state: Arc<State>, result: StoredResult, cancel: CancellationToken) {
     let task = result.task();
     state.events.emit(Event::Resumed { task });
@@ -163,17 +178,26 @@ async fn trouble_on_the_way(state: &State, task: TaskId, error: &Error) {
             discard(&state.home.task_dir(task));
             state.events.emit(Event::Failed { task, reason: error.to_string() });
         }
-        // Time ran out: the order comes again, and the result if there is one is kept for it.
-        kind if kind.is_transient() => {
-            state.events.emit(Event::Failed { task, reason: error.to_string() });
-        }
-        ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => {
+        // The server has not answered for it; when it answers again, or the order comes again, the result is here.
+        kind if kind.is_transient()
+            || matches!(kind, ErrorKind::PermissionDenied | ErrorKind::Unauthenticated) =>
+        {
+            keep(state, task);
             state.events.emit(Event::Failed { task, reason: error.to_string() });
         }
         _ => {
             discard(&state.home.task_dir(task));
             fail(state, task, error.to_string()).await;
         }
+    }
+}
+
+/// Keeps a whole result for later. There is none yet if the inputs could not be read.
+fn keep(state: &State, task: TaskId) {
+    let dir = state.home.task_dir(task);
+    match StoredResult::load(&dir) {
+        Some(_) => state.keep(task),
+        None => discard(&dir),
     }
 }
 

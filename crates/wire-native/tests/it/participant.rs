@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sheaf_client::participant::{Auth, Done, Event, EventSink, Job, LinkOptions, TransportKind, Worker};
+use sheaf_client::transport::RetryPolicy;
 use sheaf_client::{Error, JoinOptions, join};
-use sheaf_domain::{ErrorKind, Metrics, RunPhase, SubmitOutcome};
+use sheaf_domain::{ErrorKind, Metrics, RunId, RunPhase, Span, SubmitOutcome};
 use sheaf_messages::Order;
 use sheaf_pki::Kit;
 use sheaf_runtime::{OsEntropy, Shutdown, ShutdownPhase};
@@ -18,6 +19,8 @@ use crate::world::{Way, World, eventually, on_every_way};
 on_every_way! {
     sites_work_a_run_to_its_end_and_leave,
     a_result_is_handed_in_after_a_restart,
+    a_result_is_handed_in_after_an_outage,
+    a_result_nobody_wants_after_an_outage_goes,
     a_revoked_site_ends_with_the_reason,
     a_trainer_that_fails_is_reported,
 }
@@ -154,6 +157,67 @@ async fn a_result_is_handed_in_after_a_restart(way: Way) {
     }
     assert!(seen.any(|event| matches!(event, Event::Resumed { .. })));
     assert_eq!(worker.jobs.load(Ordering::SeqCst), 1, "the work was done once");
+}
+
+/// Has a site give up on handing in a result because nothing gets through, does something in the meantime, and lets everything
+/// through again; returns what the site told once none of its results is left.
+async fn after_an_outage(way: Way, meanwhile: impl AsyncFnOnce(&World, RunId)) -> Seen {
+    let world = World::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (_stop, asked) = shutdown();
+    let (worker, seen) = (Arc::new(Echo::default()), Seen::default());
+    let kit = world.kit("a").await;
+    let run = world.run(1, 1).await;
+    world.uploads_closed.store(true, Ordering::SeqCst);
+    let pause = Span::from_millis(10);
+    let retry = RetryPolicy { pause, pause_max: pause, give_up_after: Span::from_millis(20) };
+    let options = JoinOptions { retry, ..options(&world, way, dir.path(), Some(kit), &worker, &seen) };
+    let participant = join(options).await.unwrap();
+    let outage = async {
+        eventually(async || seen.any(|event| matches!(event, Event::HandingIn { .. }))).await;
+        // While it hands in, it waits for no other work, so nothing tells it what happens in the meantime.
+        world.closed.store(true, Ordering::SeqCst);
+        eventually(async || seen.any(|event| matches!(event, Event::Disconnected { .. }))).await;
+        // In steps so small that the server does not count the site as gone.
+        let gives_up = async || {
+            world.clock.advance(Span::from_millis(30));
+            seen.any(|event| matches!(event, Event::Failed { .. }))
+        };
+        eventually(gives_up).await;
+        assert_eq!(results(dir.path()), 1, "it is kept");
+        meanwhile(&world, run).await;
+        world.uploads_closed.store(false, Ordering::SeqCst);
+        world.closed.store(false, Ordering::SeqCst);
+        eventually(async || results(dir.path()) == 0).await;
+        // The files go first, then it is told.
+        eventually(async || seen.any(|event| matches!(event, Event::Answered { .. }))).await;
+    };
+    tokio::select! {
+        ended = participant.run(asked) => panic!("it ended: {ended:?}"),
+        () = outage => {}
+    }
+    assert_eq!(worker.jobs.load(Ordering::SeqCst), 1, "the work was done once");
+    seen
+}
+
+fn results(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("tasks")).unwrap().count()
+}
+
+async fn a_result_is_handed_in_after_an_outage(way: Way) {
+    let seen = after_an_outage(way, async |_, _| {}).await;
+    assert!(seen.any(|event| matches!(event, Event::Answered { outcome: SubmitOutcome::Accepted, .. })));
+}
+
+async fn a_result_nobody_wants_after_an_outage_goes(way: Way) {
+    let seen = after_an_outage(way, async |world, run| {
+        world.handle.stop(&world.operator, run, "enough".to_owned()).await.unwrap();
+    })
+    .await;
+    assert!(seen.any(|event| matches!(event, Event::Resumed { .. })), "no order came again");
+    assert!(
+        seen.any(|event| matches!(event, Event::Answered { outcome: SubmitOutcome::TooLate { .. }, .. }))
+    );
 }
 
 async fn a_revoked_site_ends_with_the_reason(way: Way) {

@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) ca: Arc<CertificateAuthority>,
     /// While set, uploads are answered 503 by something that is not the protocol.
     pub(crate) uploads_closed: Arc<AtomicBool>,
+    /// While set, everything is.
+    pub(crate) closed: Arc<AtomicBool>,
     pub(crate) scope: TaskScope,
 }
 
@@ -95,7 +97,9 @@ impl World {
         let coordinator = Coordinator::start(dependencies, settings, &scope).await.unwrap();
         let handle = coordinator.handle();
         let uploads_closed = Arc::new(AtomicBool::new(false));
-        let server = Server::new(&handle, &ca, &clock, Arc::clone(&uploads_closed));
+        let closed = Arc::new(AtomicBool::new(false));
+        let doors = Doors { uploads_closed: Arc::clone(&uploads_closed), closed: Arc::clone(&closed) };
+        let server = Server::new(&handle, &ca, &clock, doors);
         scope.spawn_until_cancelled(server.accept(listener, scope.clone()));
         let operator = Identity {
             trust_domain: "study".to_owned(),
@@ -103,7 +107,7 @@ impl World {
             role: Role::Operator,
             key_fingerprint: Digest::of(b"operator"),
         };
-        World { handle, operator, address, clock, ca, uploads_closed, scope }
+        World { handle, operator, address, clock, ca, uploads_closed, closed, scope }
     }
 
     pub(crate) async fn kit(&self, site: &str) -> Kit {
@@ -285,16 +289,25 @@ pub(crate) fn days(days: u64) -> Span {
 struct Server {
     tls: TlsAcceptor,
     router: axum::Router,
+    doors: Doors,
+}
+
+/// What is let through.
+#[derive(Clone)]
+struct Doors {
     uploads_closed: Arc<AtomicBool>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Doors {
+    fn refuse(&self, path: &str) -> bool {
+        let upload = path.ends_with("/PutPiece") || path.contains("/pieces/");
+        self.closed.load(Ordering::SeqCst) || (upload && self.uploads_closed.load(Ordering::SeqCst))
+    }
 }
 
 impl Server {
-    fn new(
-        handle: &Handle,
-        ca: &CertificateAuthority,
-        clock: &Arc<ManualClock>,
-        uploads_closed: Arc<AtomicBool>,
-    ) -> Server {
+    fn new(handle: &Handle, ca: &CertificateAuthority, clock: &Arc<ManualClock>, doors: Doors) -> Server {
         let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
         let credential = ca.issue_server(&["localhost".to_owned()], days(90), clock.now()).unwrap();
         let certificates = ServerCertificates::new(&credential).unwrap();
@@ -303,7 +316,7 @@ impl Server {
         let handlers = Handlers::new(handle.clone(), shared);
         let router =
             sheaf_wire_native::router(handlers.clone(), verifier).merge(sheaf_wire_native::grpc(handlers));
-        Server { tls: TlsAcceptor::from(Arc::new(tls)), router, uploads_closed }
+        Server { tls: TlsAcceptor::from(Arc::new(tls)), router, doors }
     }
 
     async fn accept(self, listener: TcpListener, scope: TaskScope) {
@@ -315,13 +328,11 @@ impl Server {
     async fn serve(self, stream: TcpStream, peer: SocketAddr) {
         let Ok(stream) = self.tls.accept(stream).await else { return };
         let who = PeerIdentity(peer_of_chain(stream.get_ref().1.peer_certificates(), "study").unwrap());
-        let (router, closed) = (self.router, self.uploads_closed);
+        let (router, doors) = (self.router, self.doors);
         let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(who.clone());
             request.extensions_mut().insert(PeerAddr(peer));
-            let path = request.uri().path();
-            let upload = path.ends_with("/PutPiece") || path.contains("/pieces/");
-            let (router, refused) = (router.clone(), upload && closed.load(Ordering::SeqCst));
+            let (router, refused) = (router.clone(), doors.refuse(request.uri().path()));
             async move {
                 if refused {
                     let mut response = http::Response::new(Body::from("closed"));
