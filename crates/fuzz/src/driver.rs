@@ -57,6 +57,8 @@ pub struct Driver<'a> {
 /// The most inputs kept in memory, and their bytes.
 const KEPT_MAX: usize = 20_000;
 const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The most behaviours remembered; after that nothing counts as new.
+const SEEN_MAX: usize = 2_000_000;
 /// How many inputs are tried between two looks at the clock.
 const LOOK_EVERY_INPUTS: u64 = 64;
 
@@ -163,7 +165,9 @@ impl<'a> Driver<'a> {
         self.tally.heap_share = self.tally.heap_share.max(share);
         if let Ok(verdict) = &trial.outcome {
             self.tally.accepted += u64::from(verdict.is_accepted());
-            self.seen.insert(behaviour(verdict, trial.taken.calls));
+            if self.seen.len() < SEEN_MAX {
+                self.seen.insert(behaviour(verdict, trial.taken.calls));
+            }
         }
         trial
     }

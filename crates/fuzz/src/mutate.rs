@@ -29,6 +29,11 @@ impl Mutator {
         choices.get(self.below(choices.len()))
     }
 
+    /// How often something of `len` bytes is repeated: `wanted` times, unless that adds more than [`REPEATED_LEN_MAX`].
+    pub fn times(&mut self, wanted: usize, len: usize) -> usize {
+        self.below(wanted).min(REPEATED_LEN_MAX / len.max(1))
+    }
+
     /// A number that decoders get wrong: bounds of widths, powers of two and their neighbours.
     pub fn number(&mut self) -> u64 {
         let power = 1u64 << self.below(64);
@@ -110,10 +115,10 @@ impl Mutator {
     fn repeat(&mut self, bytes: &mut Vec<u8>) {
         let range = self.range(bytes);
         let taken = bytes.get(range.clone()).unwrap_or_default().to_vec();
-        let times = if self.once_in(8) { self.below(2_000) } else { self.below(4) };
-        let fits = REPEATED_LEN_MAX / taken.len().max(1);
+        let wanted = if self.once_in(8) { 2_000 } else { 4 };
+        let times = self.times(wanted, taken.len());
         let end = range.end.min(bytes.len());
-        bytes.splice(end..end, taken.repeat(times.min(fits)));
+        bytes.splice(end..end, taken.repeat(times));
     }
 
     fn remove(&mut self, bytes: &mut Vec<u8>) {
@@ -145,7 +150,7 @@ impl Mutator {
     }
 }
 
-/// How much one repetition may add.
+/// How much one repetition may add, in bytes: without it a few of them in a row are more than a machine has.
 const REPEATED_LEN_MAX: usize = 32 * 1024;
 
 const EDGES: [u64; 16] = [

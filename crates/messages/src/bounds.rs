@@ -44,7 +44,3 @@ pub const UNFOLD_MAX: usize = 12;
 pub const UNFOLD_EXEMPT_BYTES: usize = 16 * 1024;
 /// The deepest nesting of messages.
 pub const DEPTH_MAX: usize = 64;
-/// The fewest bytes of a JSON text there must be for each object in it.
-pub const JSON_OBJECT_LEN_MIN: usize = 8;
-/// JSON texts with no more than this many objects are not held to [`JSON_OBJECT_LEN_MIN`].
-pub const JSON_OBJECTS_EXEMPT: usize = 128;

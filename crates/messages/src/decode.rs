@@ -11,9 +11,8 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
-use crate::bounds::{JSON_OBJECT_LEN_MIN, JSON_OBJECTS_EXEMPT};
 use crate::lists::Listed;
-use crate::{Error, scan};
+use crate::{Error, scan, scan_json};
 
 /// Reads a protobuf message.
 ///
@@ -27,32 +26,10 @@ pub fn decode<M: Message + Default + Listed>(bytes: &[u8]) -> Result<M, Error> {
 /// Reads a JSON message, which must be an object.
 ///
 /// # Errors
-/// [`Error::TooLarge`] for a text of mostly empty objects; [`Error::Bad`] for what is no such message.
-pub fn decode_json<M: DeserializeOwned>(text: &[u8]) -> Result<M, Error> {
-    // The fields of a struct in an array would be taken by their position.
-    if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Error::bad("message", "it is not a JSON object"));
-    }
-    let limit = text.len() / JSON_OBJECT_LEN_MIN + JSON_OBJECTS_EXEMPT;
-    if objects(text) > limit {
-        return Err(Error::TooLarge { field: "number of JSON objects", limit: limit as u64 });
-    }
+/// As [`decode`].
+pub fn decode_json<M: DeserializeOwned + Listed>(text: &[u8]) -> Result<M, Error> {
+    scan_json::check(text, M::lists().0)?;
     serde_json::from_slice(text).map_err(|error| Error::bad("message", error))
-}
-
-/// The braces that open outside of strings.
-fn objects(text: &[u8]) -> usize {
-    let (mut count, mut in_string, mut escaped) = (0, false, false);
-    for byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' if !in_string => count += 1,
-            _ => {}
-        }
-    }
-    count
 }
 
 /// As tonic's codec for prost, with [`decode`] for what comes in.

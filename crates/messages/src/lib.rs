@@ -13,6 +13,7 @@ mod manifest;
 mod number;
 mod order;
 mod scan;
+mod scan_json;
 mod submit;
 mod text;
 

@@ -1,4 +1,5 @@
-//! Which lists each message has, how long each may be, and what an entry takes in memory: what [`scan`](crate::scan) goes by.
+//! Which lists each message has, how long each may be, and what an entry takes in memory: what [`scan`](crate::scan)
+//! and [`scan_json`](crate::scan_json) go by.
 
 use sheaf_domain::Manifest;
 use sheaf_tensor::RANK_MAX;
@@ -60,12 +61,20 @@ lists! {
 }
 
 const fn list<T>(number: u64, name: &'static str, count_max: usize, entry: Entry) -> Field {
-    Field { number, name, count_max, entry_bytes: size_of::<T>(), entry }
+    Field { number, name, key: name, count_max, entry_bytes: size_of::<T>(), entry }
 }
 
 /// A message that comes at most once, and holds lists.
 const fn holder(number: u64, name: &'static str, fields: &'static [Field]) -> Field {
-    Field { number, name, count_max: 1, entry_bytes: 0, entry: Entry::Message(fields) }
+    Field { number, name, key: name, count_max: 1, entry_bytes: 0, entry: Entry::One(fields) }
+}
+
+impl Field {
+    /// The field with a key of its own in JSON.
+    const fn keyed(mut self, key: &'static str) -> Field {
+        self.key = key;
+        self
+    }
 }
 
 const NONE: &[Field] = &[];
@@ -81,21 +90,22 @@ const NEXT_REPLY: &[Field] = &[
 const WORK_ORDER: &[Field] = &[
     list::<v1::Input>(8, "inputs", SLOTS_MAX, Entry::Message(INPUT)),
     list::<v1::Output>(9, "outputs", SLOTS_MAX, Entry::Message(OUTPUT)),
-    list::<(String, v1::ConfigValue)>(10, "config", CONFIG_VALUES_MAX, Entry::Message(CONFIG_ENTRY)),
+    list::<(String, v1::ConfigValue)>(10, "config", CONFIG_VALUES_MAX, Entry::Pair(CONFIG_ENTRY)),
 ];
 const INPUT: &[Field] = &[list::<v1::Tensor>(5, "tensors", Manifest::TENSORS_MAX, Entry::Message(TENSOR))];
 const OUTPUT: &[Field] = &[holder(3, "like", LIKE)];
 const LIKE: &[Field] = &[list::<v1::Tensor>(2, "tensors", Manifest::TENSORS_MAX, Entry::Message(TENSOR))];
 const TENSOR: &[Field] = &[list::<u64>(3, "shape", RANK_MAX, Entry::Number)];
 const CONFIG_ENTRY: &[Field] = &[holder(2, "config value", &CONFIG_VALUE)];
-static CONFIG_VALUE: [Field; 1] = [holder(5, "config list", &CONFIG_LIST)];
+static CONFIG_VALUE: [Field; 1] = [holder(5, "config list", &CONFIG_LIST).keyed("list")];
 static CONFIG_LIST: [Field; 1] =
-    [list::<v1::ConfigValue>(1, "config list", CONFIG_VALUES_MAX, Entry::Message(&CONFIG_VALUE))];
+    [list::<v1::ConfigValue>(1, "config list", CONFIG_VALUES_MAX, Entry::Message(&CONFIG_VALUE))
+        .keyed("values")];
 const MISSING_REQUEST: &[Field] = &[list::<String>(2, "digests", DIGESTS_MAX, TEXT)];
 const MISSING_REPLY: &[Field] = &[list::<String>(1, "digests", DIGESTS_MAX, TEXT)];
 const SUBMIT_REQUEST: &[Field] = &[
     list::<v1::SubmittedSlot>(2, "slots", SLOTS_MAX, Entry::Message(SUBMITTED_SLOT)),
-    list::<(String, f64)>(4, "metrics", METRICS_MAX, Entry::Leaf),
+    list::<(String, f64)>(4, "metrics", METRICS_MAX, Entry::Pair(NONE)),
 ];
 const SUBMITTED_SLOT: &[Field] = &[holder(2, "manifest", MANIFEST)];
 const MANIFEST: &[Field] =

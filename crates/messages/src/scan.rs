@@ -1,4 +1,5 @@
-//! A look at a protobuf message before it is decoded: how much memory its lists would take.
+//! A look at a protobuf message before it is decoded: how much memory its lists would take. [`scan_json`](crate::scan_json)
+//! does the same for JSON.
 //!
 //! An entry of two bytes on the wire may be a hundred in memory. A list beyond its bound, or lists that would unfold to more
 //! than [`UNFOLD_MAX`] times the message's length, are refused while nothing has been allocated. Groups are refused: the
@@ -13,6 +14,8 @@ pub(crate) struct Field {
     pub(crate) number: u64,
     /// Its name, for the refusal.
     pub(crate) name: &'static str,
+    /// Its key in JSON.
+    pub(crate) key: &'static str,
     /// The most entries of one list.
     pub(crate) count_max: usize,
     /// What an entry takes in memory, without what it points to, in bytes.
@@ -25,6 +28,10 @@ pub(crate) struct Field {
 pub(crate) enum Entry {
     /// A message with lists of its own.
     Message(&'static [Field]),
+    /// Such a message, which comes at most once: it is no entry of a list.
+    One(&'static [Field]),
+    /// A key and its value, which alone may be among the fields. In JSON the list of them is an object.
+    Pair(&'static [Field]),
     /// A text, bytes, or a message without lists.
     Leaf,
     /// A number, alone or packed with others.
@@ -33,14 +40,38 @@ pub(crate) enum Entry {
 
 /// Refuses a message whose lists are too long or too empty.
 pub(crate) fn check(bytes: &[u8], fields: &[Field]) -> Result<(), Error> {
-    let limit = bytes.len().saturating_mul(UNFOLD_MAX).saturating_add(UNFOLD_EXEMPT_BYTES);
-    Scan { left: limit, limit }.message(bytes, fields, 0)
+    Scan { left: Left::of(bytes.len()) }.message(bytes, fields, 0)
 }
 
 struct Scan {
+    left: Left,
+}
+
+/// What the lists of a message may still take.
+pub(crate) struct Left {
     /// The memory that may still be taken, in bytes.
-    left: usize,
+    bytes: usize,
     limit: usize,
+}
+
+impl Left {
+    /// What those of a message of `len` bytes may take.
+    pub(crate) fn of(len: usize) -> Left {
+        let limit = len.saturating_mul(UNFOLD_MAX).saturating_add(UNFOLD_EXEMPT_BYTES);
+        Left { bytes: limit, limit }
+    }
+
+    /// Takes `entries` more of a list, which then has `count`.
+    pub(crate) fn take(&mut self, field: &Field, entries: usize, count: usize) -> Result<(), Error> {
+        if count > field.count_max {
+            return Err(Error::TooLarge { field: field.name, limit: field.count_max as u64 });
+        }
+        let too_large =
+            Error::TooLarge { field: "memory the lists of the message take", limit: self.limit as u64 };
+        let bytes = entries.saturating_mul(field.entry_bytes);
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(too_large)?;
+        Ok(())
+    }
 }
 
 impl Scan {
@@ -60,21 +91,13 @@ impl Scan {
                 _ => 1,
             };
             *count = count.saturating_add(entries);
-            if *count > field.count_max {
-                return Err(Error::TooLarge { field: field.name, limit: field.count_max as u64 });
-            }
-            self.take(entries.saturating_mul(field.entry_bytes))?;
-            if let (Entry::Message(inner), Some(bytes)) = (&field.entry, value) {
+            self.left.take(field, entries, *count)?;
+            if let (Entry::Message(inner) | Entry::One(inner) | Entry::Pair(inner), Some(bytes)) =
+                (&field.entry, value)
+            {
                 self.message(bytes, inner, depth + 1)?;
             }
         }
-        Ok(())
-    }
-
-    fn take(&mut self, bytes: usize) -> Result<(), Error> {
-        let too_large =
-            Error::TooLarge { field: "memory the lists of the message take", limit: self.limit as u64 };
-        self.left = self.left.checked_sub(bytes).ok_or(too_large)?;
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sheaf_domain::{Digest, ErrorKind, Span, TaskId, VersionRef};
-use sheaf_messages::{bounds, v1};
+use sheaf_messages::{Listed, bounds, v1};
 use tower::service_fn;
 
 use super::dial::Dialer;
@@ -97,7 +97,7 @@ impl HttpsTransport {
         HttpsTransport { client, address, signing, timeouts }
     }
 
-    async fn control<Q: Serialize, A: DeserializeOwned>(
+    async fn control<Q: Serialize, A: DeserializeOwned + Listed>(
         &self,
         call: &'static str,
         message: &Q,

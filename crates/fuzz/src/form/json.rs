@@ -47,6 +47,18 @@ fn count(value: &Value) -> usize {
     }
 }
 
+/// How long the text of a value is, nearly.
+fn len(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(|item| 1 + len(item)).sum::<usize>() + 2,
+        Value::Object(fields) => {
+            fields.iter().map(|(key, value)| 4 + key.len() + len(value)).sum::<usize>() + 2
+        }
+        Value::String(text) => text.len() + 2,
+        _ => 4,
+    }
+}
+
 /// The value at a place in order of the text.
 fn nth<'v>(value: &'v mut Value, place: &mut usize) -> Option<&'v mut Value> {
     if *place == 0 {
@@ -72,7 +84,7 @@ fn change_value(mutator: &mut Mutator, value: &mut Value, other: &Value) {
     match (mutator.below(4), &mut *value) {
         (0, Value::Array(items)) if !items.is_empty() => {
             let copy = mutator.pick(items).cloned().unwrap_or_default();
-            let times = if mutator.once_in(6) { mutator.below(500) } else { 1 };
+            let times = if mutator.once_in(6) { mutator.times(500, len(&copy)) } else { 1 };
             items.extend(std::iter::repeat_n(copy, times));
         }
         (1, Value::Array(items)) if !items.is_empty() => {

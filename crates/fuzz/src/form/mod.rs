@@ -95,3 +95,40 @@ impl Form {
 
 /// A change that keeps a structure; nothing when the input has none.
 type Change = fn(&mut Mutator, &[u8], &[u8]) -> Option<Vec<u8>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap;
+
+    /// The most a change may hold at once: a few repetitions of the longest kind on top of the longest input, as a tree.
+    const HELD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+    fn long(form: Form) -> Vec<u8> {
+        let field = [&[0x0a, 0x7f][..], &[b'x'; 0x7f]].concat();
+        match form {
+            Form::ChosenJson => {
+                format!("a{{\"a\":[{}0]}}", "[\"a text\",{\"b\":[0]}],".repeat(2_500)).into_bytes()
+            }
+            _ => [b"a".as_slice(), &field.repeat(500)].concat(),
+        }
+    }
+
+    #[test]
+    fn changes_one_after_another_hold_no_more_than_is_sensible() {
+        for form in [Form::ChosenProtobuf, Form::ChosenJson] {
+            let (mut mutator, parent) = (Mutator::new(5, "test"), long(form));
+            // What was made longer is changed again, as the driver does with what it keeps.
+            let mut given = parent.clone();
+            for _ in 0..200 {
+                let (changed, taken) = heap::watch(|| form.mutate(&mut mutator, &given, &parent));
+                assert!(taken.peak_bytes < HELD_BYTES_MAX, "{form:?} held {} bytes", taken.peak_bytes);
+                given = changed;
+                given.truncate(64 * 1024);
+                if form.by_structure(&mut mutator, &given, &parent).is_none() {
+                    given.clone_from(&parent);
+                }
+            }
+        }
+    }
+}

@@ -17,6 +17,16 @@ enum FieldValue {
     Bytes(Vec<u8>),
 }
 
+impl FieldValue {
+    /// How long it is, with a key.
+    fn len(&self) -> usize {
+        2 + match self {
+            FieldValue::Varint(_) => 1,
+            FieldValue::Fixed(bytes) | FieldValue::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// Changes one field somewhere in a message.
 pub(super) fn change(mutator: &mut Mutator, parent: &[u8], other: &[u8]) -> Option<Vec<u8>> {
     let mut fields = parse(parent)?;
@@ -49,14 +59,14 @@ fn change_fields(mutator: &mut Mutator, fields: &mut Vec<Field>, donors: &[Field
         }
         1 => {
             let copy = field.clone();
-            let times = if mutator.once_in(4) { mutator.below(3_000) } else { 1 };
+            let times = if mutator.once_in(4) { mutator.times(3_000, copy.value.len()) } else { 1 };
             fields.extend(std::iter::repeat_n(copy, times));
         }
         2 => field.number = mutator.below(14) as u64,
         3 => fields.extend(mutator.pick(donors).cloned()),
         4 => {
             let empty = Field { number: field.number, value: FieldValue::Bytes(Vec::new()) };
-            let times = if mutator.once_in(4) { mutator.below(3_000) } else { 1 };
+            let times = if mutator.once_in(4) { mutator.times(3_000, empty.value.len()) } else { 1 };
             fields.extend(std::iter::repeat_n(empty, times));
         }
         5 => {

@@ -26,7 +26,7 @@ pub(super) fn change(mutator: &mut Mutator, parent: &[u8], other: &[u8]) -> Opti
         }
         2 => {
             let copy = entries.get(at)?.clone();
-            let times = if mutator.once_in(4) { mutator.below(300) } else { 1 };
+            let times = if mutator.once_in(4) { mutator.times(300, copy.content.len()) } else { 1 };
             for _ in 0..times {
                 let name = format!("{}.npy", mutator.number()).into_bytes();
                 entries.push(Entry { name, ..copy.clone() });

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request as HttpRequest};
 use serde::de::DeserializeOwned;
 use sheaf_domain::{Digest, Identity};
+use sheaf_messages::Listed;
 use sheaf_pki::{RequestParts, SignedHeaders};
 
 use super::{Door, body};
@@ -23,7 +24,7 @@ pub(super) struct Caller {
 
 impl Door {
     /// Reads a control message and who sends it.
-    pub(super) async fn message<T: DeserializeOwned>(
+    pub(super) async fn message<T: DeserializeOwned + Listed>(
         &self,
         request: Request,
         limit: usize,
@@ -32,7 +33,7 @@ impl Door {
     }
 
     /// As [`Door::message`], from a caller whose certificate may have ended.
-    pub(super) async fn message_from<T: DeserializeOwned>(
+    pub(super) async fn message_from<T: DeserializeOwned + Listed>(
         &self,
         request: Request,
         limit: usize,

@@ -7,12 +7,13 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use sheaf_domain::Digest;
+use sheaf_messages::Listed;
 use sheaf_pki::SignatureError;
 
 use crate::Error;
 
 /// Reads a JSON message of at most `limit` bytes whose digest, if one was signed, is `signed`.
-pub(super) async fn message<T: DeserializeOwned>(
+pub(super) async fn message<T: DeserializeOwned + Listed>(
     request: Request,
     limit: usize,
     signed: Option<Digest>,
@@ -35,7 +36,7 @@ pub(super) async fn content(request: Request, limit: usize, signed: Option<Diges
 ///
 /// # Errors
 /// [`Error::Json`].
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+pub fn parse<T: DeserializeOwned + Listed>(bytes: &[u8]) -> Result<T, Error> {
     sheaf_messages::decode_json(bytes).map_err(|error| Error::Json(error.to_string()))
 }
 

@@ -141,7 +141,8 @@ async fn submit_unread(
     match body::parse(&content) {
         Ok(message) => door.handlers.submit(who, message).await,
         Err(_) => {
-            let task = body::parse::<Named>(&content).map(|named| named.task).unwrap_or_default();
+            let named = serde_json::from_slice::<Named>(&content);
+            let task = named.map(|named| named.task).unwrap_or_default();
             door.handlers.refuse(who, &task, error).await
         }
     }
