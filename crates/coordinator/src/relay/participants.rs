@@ -69,7 +69,7 @@ impl Relays {
     pub async fn register(&self, key: &PublicKey) -> Result<SiteName, Error> {
         let fingerprint = key.fingerprint();
         let name = name_of(&fingerprint)?;
-        let permit = self.shared.membership.acquire().await.map_err(|_| Error::shutting_down())?;
+        let turn = self.shared.membership.turn(&name, Some(&fingerprint)).await?;
         if self.shared.registry.by_key(&fingerprint).is_some() || self.shared.registry.site(&name).is_some() {
             return Err(Error::conflict("this key is enrolled already"));
         }
@@ -92,7 +92,7 @@ impl Relays {
         };
         self.shared.store.put_site(record.clone()).await?;
         self.shared.registry.put(record);
-        drop(permit);
+        drop(turn);
         let body = serde_json::json!({ "site": name, "key": fingerprint });
         self.shared.note_in_journal("site_enrolled", &body);
         tracing::info!(site = %name, key = %fingerprint, "a key was enrolled");
@@ -106,7 +106,7 @@ impl Relays {
     /// # Cancel safety
     /// A dropped call may still be carried out.
     pub async fn unregister(&self, site: &SiteName) -> Result<(), Error> {
-        let permit = self.shared.membership.acquire().await.map_err(|_| Error::shutting_down())?;
+        let turn = self.shared.membership.turn(site, None).await?;
         let known = self.shared.registry.site(site).filter(|known| known.certificate.is_none());
         let known = known.ok_or_else(|| Error::not_found(format!("there is no participant {site}")))?;
         if known.state == SiteState::Active {
@@ -115,7 +115,7 @@ impl Relays {
             self.shared.registry.put(SiteRecord { state, ..(*known).clone() });
             self.shared.note_in_journal("site_unregistered", &serde_json::json!({ "site": site }));
         }
-        drop(permit);
+        drop(turn);
         self.core.online.forget(site);
         Ok(())
     }
