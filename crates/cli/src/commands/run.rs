@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sheaf_admin_api::{CreateRunBody, CreatedRun, ExtendBody, PlanBody, PlanSummary};
 use sheaf_domain::plan::{Init, PLAN_LEN_MAX, Plan};
 use sheaf_domain::{Digest, ErrorKind, Manifest, PIECE_LEN_DEFAULT, RunId, RunStatus};
+use sheaf_runtime::{Entropy as _, OsEntropy};
 use sheaf_tensor::{ParamSet, npz, raw, safetensors};
 
 use super::Context;
@@ -180,7 +181,10 @@ pub(crate) async fn upload_model(operator: &mut Operator, file: &Path) -> anyhow
         }
     };
     let stream = Bytes::from(raw::join(&model));
-    let upload = Digest::of(&stream).to_string();
+    // A name of this command's own: another that hands in the same model at the same time has its own upload.
+    let mut name = [0; 16];
+    OsEntropy.fill(&mut name)?;
+    let upload = hex::encode(name);
     let piece_len = usize::try_from(PIECE_LEN_DEFAULT)?;
     let mut pieces = Vec::new();
     for start in (0..stream.len()).step_by(piece_len) {
