@@ -46,7 +46,7 @@ pub fn keep_found(home: &Path, target: &str, found: &[Vec<u8>], count: usize) ->
     // Spread over the lengths there are: the shortest alone would be the dullest.
     let stride = short.len().div_ceil(count.max(1)).max(1);
     let mut written = 0;
-    for input in short.into_iter().step_by(stride) {
+    for input in short.into_iter().step_by(stride).take(count) {
         keep(&home.join("corpus").join(target), input)?;
         written += 1;
     }
