@@ -44,14 +44,18 @@ impl Flower {
             ControlCall::RegisterNode => self.register_node(incoming.decode().await?).await,
             ControlCall::UnregisterNode => {
                 let request: proto::UnregisterNodeRequest = incoming.decode().await?;
-                self.relays.unregister(&site_of(request.node_id)?).await.map_err(|error| {
-                    match error.kind() {
-                        ErrorKind::NotFound => {
-                            let detail = format!("there is no node {}", request.node_id);
-                            FlowerError::new(FlowerCode::NodeNotFound, detail)
-                        }
-                        _ => told(&error),
+                let site = site_of(request.node_id)?;
+                let mut nodes = self.relays.participants().into_iter();
+                if nodes.any(|node| node.site == site && node.unregistered_at.is_some()) {
+                    let detail = format!("node {} was unregistered before", request.node_id);
+                    return Err(FlowerError::new(FlowerCode::NodeNotFound, detail));
+                }
+                self.relays.unregister(&site).await.map_err(|error| match error.kind() {
+                    ErrorKind::NotFound => {
+                        let detail = format!("there is no node {}", request.node_id);
+                        FlowerError::new(FlowerCode::NodeNotFound, detail)
                     }
+                    _ => told(&error),
                 })?;
                 Ok(Answer::of(&proto::UnregisterNodeResponse {}))
             }
@@ -128,7 +132,7 @@ impl Flower {
             |n: Option<u64>, default| n.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let wanted = all.iter().skip(at_most(request.skip, 0)).take(at_most(request.limit, usize::MAX));
         let run_dict: BTreeMap<u64, proto::Run> =
-            wanted.map(|overview| (overview.run.get(), runs::run_of(overview))).collect();
+            wanted.map(|overview| (overview.run.get(), self.describe(overview))).collect();
         Ok(Answer::of(&proto::ListRunsResponse { run_dict, now: iso(Some(self.clock.now())) }))
     }
 

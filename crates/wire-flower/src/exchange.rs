@@ -120,6 +120,9 @@ impl Flower {
         let brought = self.relays.bring(&pushes.principal(run), run, object, head.content_len).await;
         match brought.map_err(|error| pushes.toward().error(&error))? {
             Bring::Wanted(intake) => {
+                if pushes.toward() == Toward::Node {
+                    self.traffic.received(run, head.content_len);
+                }
                 let check = ObjectCheck::new(&intake.children, head.content_len);
                 Ok(Offer::Taken(intake, check))
             }
@@ -141,7 +144,12 @@ impl Flower {
     ) -> Result<Answer, FlowerError> {
         let found = self.relays.find(who, run, object_of(object_id)?).await;
         Ok(match found.map_err(|error| toward.error(&error))? {
-            Found::There(reader) => Answer::Object(reader),
+            Found::There(reader) => {
+                if toward == Toward::Node {
+                    self.traffic.sent(run, reader.len());
+                }
+                Answer::Object(reader)
+            }
             Found::Awaited => Answer::of(&PullObjectResponse { object_found: true, ..Default::default() }),
             Found::Unknown => Answer::of(&PullObjectResponse::default()),
         })

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use sheaf_domain::{ErrorKind, Principal, RunId};
 use sheaf_relay::Phase;
 
@@ -66,7 +67,7 @@ impl Flower {
                 let request: proto::GetRunRequest = incoming.decode().await?;
                 self.node(headers, node_id(request.node)).await?;
                 let overview = self.running(run_of(request.run_id)?, FlowerCode::GetRunFailed)?;
-                Ok(Answer::of(&proto::GetRunResponse { run: Some(runs::run_of(&overview)) }))
+                Ok(Answer::of(&proto::GetRunResponse { run: Some(self.describe(&overview)) }))
             }
             FleetCall::GetFab => self.fab_for_node(headers, incoming.decode().await?).await,
             FleetCall::PushObject => {
@@ -173,6 +174,7 @@ impl Flower {
             let (message, tree) = mail::handed(&handed)?;
             response.messages_list.push(message);
             response.message_object_trees.push(tree);
+            self.traffic.sent(handed.run, response.encoded_len() as u64);
         }
         Ok(Answer::of(&response))
     }
@@ -187,6 +189,8 @@ impl Flower {
         let first = request.messages_list.first().and_then(|message| message.metadata.as_ref());
         let run = run_of(first.ok_or_else(|| payload("there is no message"))?.run_id)?;
         self.running(run, FlowerCode::RunStatusNotAllowed)?;
+        self.traffic.received(run, request.encoded_len() as u64);
+        self.traffic.worked(run, request.clientapp_runtime_list.first().copied().unwrap_or_default());
         let (messages, trees) = (&request.messages_list, &request.message_object_trees);
         let posted = self.post((&from, node_id), run, messages, trees, Toward::Node).await?;
         for (letter, reason) in &posted.refused {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sheaf_coordinator::Relays;
+use sheaf_coordinator::{RelayOverview, Relays};
 use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName};
 use sheaf_pki::PublicKey;
 use sheaf_runtime::Clock;
@@ -12,6 +12,7 @@ use crate::error::{FlowerCode, FlowerError};
 use crate::names::{node_id_of, payload};
 use crate::node_auth::{NodeHeaders, NodeVerifier, Window, verify_signature};
 use crate::superexec_auth::{SuperExecAuthError, SuperExecVerifier};
+use crate::traffic::Traffic;
 
 /// How long a request for messages or work is held: below the thirty seconds after which stock peers give a request up.
 pub(crate) const HOLD: Duration = Duration::from_secs(20);
@@ -45,6 +46,7 @@ pub struct Flower {
     verifier: Arc<Mutex<NodeVerifier>>,
     operator: Arc<Identity>,
     superexec: Option<Arc<Mutex<SuperExecVerifier>>>,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Flower {
@@ -69,6 +71,7 @@ impl Flower {
             verifier: Arc::new(Mutex::new(verifier)),
             operator: Arc::new(operator),
             superexec: None,
+            traffic: Arc::default(),
         }
     }
 
@@ -90,6 +93,13 @@ impl Flower {
         let now_s = i64::try_from(self.clock.now().as_millis() / 1000).unwrap_or(i64::MAX);
         let verified = verifier.lock().unwrap_or_else(PoisonError::into_inner).verify(headers, body, now_s);
         verified.map_err(|error| FlowerError::new(FlowerCode::RuntimeAuthenticationFailed, error.to_string()))
+    }
+
+    /// A run as Flower describes it.
+    pub(crate) fn describe(&self, overview: &RelayOverview) -> crate::proto::Run {
+        let mut run = crate::runs::run_of(overview);
+        self.traffic.describe(overview.run, &mut run);
+        run
     }
 
     /// Who acts where the `flwr` command is served.

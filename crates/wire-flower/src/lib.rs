@@ -28,6 +28,7 @@ mod runtime;
 mod serve;
 pub mod superexec_auth;
 pub mod timestamp;
+mod traffic;
 
 pub use front::{Flower, FlowerSettings, Served};
 pub use launch::ServerApps;

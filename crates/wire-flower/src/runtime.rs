@@ -146,7 +146,7 @@ impl Flower {
             proto::Fab { hash_str: overview.bundle.to_string(), content, verifications: Default::default() };
         Ok(Answer::of(&proto::PullTaskInputResponse {
             context: Some(context),
-            run: Some(runs::run_of(&overview)),
+            run: Some(self.describe(&overview)),
             fab: Some(fab),
             federation_config: None,
             task_id: run_id,
