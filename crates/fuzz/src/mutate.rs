@@ -29,7 +29,7 @@ impl Mutator {
         choices.get(self.below(choices.len()))
     }
 
-    /// How often something of `len` bytes is repeated: `wanted` times, unless that adds more than [`REPEATED_LEN_MAX`].
+    /// How often something of `len` bytes is repeated: `wanted` times, unless that adds more than `REPEATED_LEN_MAX`.
     pub fn times(&mut self, wanted: usize, len: usize) -> usize {
         self.below(wanted).min(REPEATED_LEN_MAX / len.max(1))
     }
