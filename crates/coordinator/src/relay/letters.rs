@@ -185,14 +185,11 @@ impl Relays {
         loop {
             changed.mark_unchanged();
             self.give_up(&slot, questions).await?;
-            let answers = self.look_up(&slot, questions)?;
-            let awaited = answers.iter().filter(|(_, answer)| matches!(answer, Answered::Awaited)).count();
-            let lost = answers.iter().any(|(_, answer)| matches!(answer, Answered::Never { .. }));
-            let over = slot.read(|state| state.application().phase.is_over())?;
-            if awaited == 0 || lost || over {
-                return Ok(answers);
+            let known = Known::of(&slot, questions)?;
+            if known.awaited == 0 || known.lost || known.over {
+                return self.look_up(&slot, questions);
             }
-            if awaited < answers.len() && !known_before {
+            if known.awaited < questions.len() && !known_before {
                 known_before = true;
                 deadline = deadline.min(tokio::time::Instant::now() + more);
             }
@@ -200,8 +197,8 @@ impl Relays {
             tokio::select! {
                 biased;
                 () = self.shared.scope.cancelled() => return Err(Error::shutting_down()),
-                changed = changed.changed() => if changed.is_err() { return Ok(answers) },
-                () = tokio::time::sleep_until(deadline) => return Ok(answers),
+                changed = changed.changed() => changed.map_err(|_| Error::shutting_down())?,
+                () = tokio::time::sleep_until(deadline) => return self.look_up(&slot, questions),
                 () = tokio::time::sleep_until(check) => {}
             }
         }
@@ -308,6 +305,29 @@ impl Relays {
             Ok(())
         })
         .await
+    }
+}
+
+/// How many answers are known, without what they are.
+struct Known {
+    awaited: usize,
+    lost: bool,
+    over: bool,
+}
+
+impl Known {
+    fn of(slot: &Slot, questions: &[Digest]) -> Result<Known, Error> {
+        slot.read(|state| {
+            let mut known = Known { awaited: 0, lost: false, over: state.application().phase.is_over() };
+            for question in questions {
+                match state.answer(question) {
+                    Answer::Awaited => known.awaited += 1,
+                    Answer::Lost(_) | Answer::Unknown => known.lost = true,
+                    Answer::Ready(_) => {}
+                }
+            }
+            known
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sheaf_domain::{Digest, ErrorKind, Role, SiteName, Span, Timestamp};
+use sheaf_domain::{Digest, ErrorKind, Principal, Role, SiteName, Span, Timestamp};
 use sheaf_pki::PublicKey;
 use sheaf_relay::Event;
 use sheaf_store::{SiteRecord, SiteState};
@@ -151,9 +151,7 @@ impl Relays {
         })?;
         for slot in self.runs() {
             let holds = slot.read(|state| {
-                state
-                    .unanswered()
-                    .any(|(_, letter)| letter.to == sheaf_domain::Principal::Participant(site.clone()))
+                state.unanswered().any(|(_, letter)| letter.to == Principal::Participant(site.clone()))
             });
             if holds.unwrap_or(false) {
                 let site = site.clone();
@@ -225,10 +223,12 @@ impl Relays {
     }
 
     /// After a start: whoever has letters to answer gets one full period to show himself.
-    pub(super) fn assume_all_online(&self) {
+    pub(super) fn assume_online(&self, state: &sheaf_relay::Relay) {
         let until = self.shared.clock.monotonic() + self.settings().beat_ttl.as_duration();
-        for participant in self.participants().into_iter().filter(|one| one.unregistered_at.is_none()) {
-            self.core.online.change(&participant.site, |sign| sign.until = Some(until));
+        for (_, letter) in state.unanswered() {
+            if let Principal::Participant(site) = &letter.to {
+                self.core.online.change(site, |sign| sign.until = Some(until));
+            }
         }
     }
 }
