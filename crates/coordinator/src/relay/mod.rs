@@ -5,6 +5,7 @@
 //! restart the holds say who has brought what. It knows no stack's words, starts no application, and opens no letter.
 
 mod application;
+mod deadlines;
 mod letters;
 mod logbook;
 mod objects;
