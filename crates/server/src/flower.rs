@@ -52,7 +52,10 @@ impl Parts<'_> {
         let Some(address) = section.address else { return Ok(()) };
         let acceptor = acceptor(section)?;
         let operator = SiteName::new("local").map_err(|error| refused("flower", &error.to_string()))?;
-        let settings = FlowerSettings { enable_supernode_auth: section.supernode_auth };
+        let settings = FlowerSettings {
+            enable_supernode_auth: section.supernode_auth,
+            refuse_runs: section.server_apps == Some(ServerAppsMode::Off),
+        };
         let flower = Flower::new(self.relays.clone(), Arc::clone(self.clock), settings, operator);
         let flower = match &section.superexec_secret {
             None => flower,
@@ -68,7 +71,7 @@ impl Parts<'_> {
         let served = Served { fleet: true, local: on_loopback };
         let address = self.listen(&flower, address, served, acceptor.as_ref()).await?;
         if let Some(also) = section.also {
-            let served = Served { fleet: true, local: also.ip().is_loopback() };
+            let served = Served { fleet: true, local: false };
             self.listen(&flower, also, served, acceptor.as_ref()).await?;
         }
         let local = match (on_loopback, section.local) {

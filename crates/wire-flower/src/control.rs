@@ -68,6 +68,10 @@ impl Flower {
     }
 
     async fn start_run(&self, request: proto::StartRunRequest) -> Result<Answer, FlowerError> {
+        if self.settings.refuse_runs {
+            let detail = "no run is started on this server: its ServerApps are off";
+            return Err(FlowerError::new(FlowerCode::NoPermissions, detail));
+        }
         if !request.federation.is_empty()
             && request.federation != FEDERATION
             && request.federation != "default"

@@ -26,6 +26,8 @@ const REMEMBERED_MAX: usize = 100_000;
 pub struct FlowerSettings {
     /// Whether nodes' keys must have been registered by an operator.
     pub enable_supernode_auth: bool,
+    /// Whether no run may be started.
+    pub refuse_runs: bool,
 }
 
 /// Which of Flower's services a listener serves.

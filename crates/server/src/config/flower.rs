@@ -14,7 +14,7 @@ pub struct FlowerSection {
     /// Address and port for SuperNodes, over HTTP and gRPC; without it Flower is not served. On a loopback address the command line
     /// and ServerApps are served here too.
     pub address: Option<SocketAddr>,
-    /// Another address that serves the same, such as the port earlier SuperNodes dial.
+    /// Another address for SuperNodes, such as the port earlier ones dial; nothing else is served there.
     pub also: Option<SocketAddr>,
     /// Where the command line and ServerApps are served when `address` is no loopback address.
     pub local: Option<LoopbackAddr>,
