@@ -111,11 +111,6 @@ fn refuse_unsupported(args: &Args) -> anyhow::Result<()> {
             "--allow-runtime-dependency-installation is not served: install what apps need beside flwr-serverapp"
         );
     }
-    if args.superexec_auth_secret_file.is_some() {
-        bail!(
-            "--superexec-auth-secret-file is not served yet: SuperExecs are served on loopback only, without a secret"
-        );
-    }
     if args.log_file.is_some() {
         bail!("--log-file is not served: the log is standard error; let a service manager keep it");
     }
