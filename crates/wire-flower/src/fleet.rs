@@ -36,7 +36,11 @@ impl Flower {
         headers: &NodeHeaders,
         incoming: Incoming,
     ) -> Result<Answer, FlowerError> {
-        self.fleet_call(call, headers, incoming).await.map_err(FlowerError::for_fleet)
+        let answer = self.fleet_call(call, headers, incoming).await;
+        answer.map_err(|error| {
+            tracing::warn!(?call, code = ?error.code, %error, "a call of a SuperNode was not done");
+            error.for_fleet()
+        })
     }
 
     async fn fleet_call(

@@ -252,9 +252,11 @@ impl Relays {
     /// Not found.
     pub fn beat(&self, seat: Seat) -> Result<(), Error> {
         let slot = self.slot(seat.run)?;
-        let running = slot.read(|state| state.application().phase == Phase::Running)?;
-        if running {
-            self.keep_alive(&slot, self.settings().beat_ttl);
+        let phase = slot.read(|state| state.application().phase.clone())?;
+        match phase {
+            Phase::Starting => self.keep_alive(&slot, self.settings().claim_ttl),
+            Phase::Running => self.keep_alive(&slot, self.settings().beat_ttl),
+            Phase::Pending | Phase::Ended { .. } => {}
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ impl Relays {
         let settings = self.settings();
         let mut pulse = lock(&slot.pulse);
         pulse.application = match phase {
-            Phase::Starting => Some(now + settings.claim_ttl.max(settings.beat_ttl).as_duration()),
+            Phase::Starting => Some(now + settings.claim_ttl.as_duration()),
             Phase::Running => Some(now + settings.beat_ttl.as_duration()),
             Phase::Pending | Phase::Ended { .. } => None,
         };

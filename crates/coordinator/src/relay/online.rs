@@ -54,6 +54,48 @@ impl Default for Sign {
     }
 }
 
+/// What became of a participant's beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// It has begun.
+    Begun,
+    /// The same key showed life elsewhere meanwhile.
+    AtWork,
+    /// The same key was heard of lately; so long it may still be silent.
+    Unclear {
+        /// How long.
+        left: Duration,
+    },
+}
+
+impl Sign {
+    /// Begins, unless the same key may be at work elsewhere: one that was there, has said something since it began, and beats
+    /// again before five sixths of its interval are over. `heard_before` is when it was heard of as the beginning was asked for.
+    pub(super) fn begin(
+        &mut self,
+        now: Duration,
+        wall: Timestamp,
+        beat_every: Duration,
+        heard_before: Duration,
+    ) -> Beginning {
+        let there = self.until.is_some_and(|until| until > now) && self.spoke;
+        let silence_max = Duration::from_millis(self.beat_every_ms) * 5 / 6;
+        let silent = now.saturating_sub(self.last);
+        if there && self.last > heard_before {
+            return Beginning::AtWork;
+        }
+        if there && silent < silence_max {
+            return Beginning::Unclear { left: silence_max - silent };
+        }
+        self.until = Some(now + 2 * beat_every);
+        self.last = now;
+        self.beat_every_ms = u64::try_from(beat_every.as_millis()).unwrap_or(u64::MAX);
+        self.activated_at = Some(wall);
+        self.spoke = false;
+        Beginning::Begun
+    }
+}
+
 impl Online {
     /// Changes what is known of a participant.
     pub(super) fn change<T>(&self, site: &SiteName, change: impl FnOnce(&mut Sign) -> T) -> T {
@@ -100,5 +142,33 @@ impl Online {
     /// A receiver that sees every run that waits.
     pub(super) fn watch_pending(&self) -> watch::Receiver<u64> {
         self.pending.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEAT: Duration = Duration::from_secs(30);
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn a_key_begins_anew_when_the_other_is_silent_and_not_when_it_speaks() {
+        let wall = Timestamp::from_millis(1);
+        let mut sign = Sign::default();
+        assert_eq!(sign.begin(secs(100), wall, BEAT, secs(0)), Beginning::Begun);
+        // The answer was lost: the same beginning.
+        assert_eq!(sign.begin(secs(101), wall, BEAT, secs(100)), Beginning::Begun);
+        (sign.spoke, sign.last) = (true, secs(102));
+        let asked = sign.last;
+        assert_eq!(sign.begin(secs(110), wall, BEAT, asked), Beginning::Unclear { left: secs(17) });
+        assert_eq!(sign.clone().begin(secs(127), wall, BEAT, asked), Beginning::Begun);
+        sign.last = secs(120);
+        assert_eq!(sign.begin(secs(121), wall, BEAT, asked), Beginning::AtWork);
+        sign.until = None;
+        assert_eq!(sign.begin(secs(121), wall, BEAT, asked), Beginning::Begun, "it said goodbye");
     }
 }

@@ -10,10 +10,13 @@ use sheaf_relay::Event;
 use sheaf_store::{SiteRecord, SiteState};
 
 use super::Relays;
+use super::online::Beginning;
 use crate::Error;
 
-/// How long a participant may be silent before the same key may begin anew elsewhere.
-const SILENCE_BEFORE_TAKEOVER: Duration = Duration::from_secs(25);
+/// How long a beginning is held while the same key may be at work elsewhere.
+const ACTIVATION_HOLD_MAX: Duration = Duration::from_secs(25);
+/// How often it is looked whether it is.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A participant that is known by its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,27 +131,38 @@ impl Relays {
     }
 
     /// A participant begins: it is there from now on, and what it was handed before and has not answered waits for it again.
-    /// Asking again before it said anything else is the same beginning.
+    /// Asking again before it said anything else is the same beginning. While the same key may still be at work elsewhere, the
+    /// call is held until that shows: a sign of life refuses it, silence lets it in.
     ///
     /// # Errors
-    /// Conflict when the same key is at work elsewhere; unavailable when it cannot be made durable.
+    /// Conflict when the same key is at work elsewhere; unavailable when that is not known in time, or the beginning cannot be made durable.
     /// # Cancel safety
     /// A dropped call may still be carried out; calling again is safe.
     pub async fn activate(&self, site: &SiteName, beat_every: Duration) -> Result<(), Error> {
-        let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
-        self.core.online.change(site, |sign| {
-            let there = sign.until.is_some_and(|until| until > now);
-            let heard = now.saturating_sub(sign.last) < SILENCE_BEFORE_TAKEOVER;
-            if there && sign.spoke && heard {
-                return Err(Error::conflict(format!("participant {site} is at work with this key already")));
+        let heard_before = self.core.online.of(site).last;
+        let deadline = tokio::time::Instant::now() + ACTIVATION_HOLD_MAX;
+        loop {
+            let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
+            let begun = self.core.online.change(site, |sign| sign.begin(now, wall, beat_every, heard_before));
+            let left = match begun {
+                Beginning::Begun => break,
+                Beginning::AtWork => {
+                    return Err(Error::conflict(format!(
+                        "participant {site} is at work with this key already"
+                    )));
+                }
+                Beginning::Unclear { left } => left,
+            };
+            if tokio::time::Instant::now() >= deadline {
+                let message = format!("whether participant {site} is at work elsewhere is not clear yet");
+                return Err(Error::unavailable(message));
             }
-            sign.until = Some(now + 2 * beat_every);
-            sign.last = now;
-            sign.beat_every_ms = u64::try_from(beat_every.as_millis()).unwrap_or(u64::MAX);
-            sign.activated_at = Some(wall);
-            sign.spoke = false;
-            Ok(())
-        })?;
+            tokio::select! {
+                biased;
+                () = self.shared.scope.cancelled() => return Err(Error::shutting_down()),
+                () = tokio::time::sleep(left.min(LOOK_EVERY)) => {}
+            }
+        }
         for slot in self.runs() {
             let holds = slot.read(|state| {
                 state.unanswered().any(|(_, letter)| letter.to == Principal::Participant(site.clone()))
