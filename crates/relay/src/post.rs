@@ -88,6 +88,12 @@ impl Relay {
         self.sessions.iter().find(|(_, session)| of_theirs(session)).map(|(name, _)| name.as_str())
     }
 
+    /// Whether an upload of this name is under way for `from`; the parts of one that was split bear its name with a number.
+    pub fn is_session(&self, from: &Principal, name: &str) -> bool {
+        let base = |name: &str| name.split('-').next().map(str::to_owned);
+        self.sessions.iter().any(|(known, session)| session.from == *from && base(known) == base(name))
+    }
+
     /// The upload under way in which `from` is to bring the object.
     pub fn session_for(&self, from: &Principal, object: &Digest) -> Option<&str> {
         let wants = |session: &Session| session.from == *from && session.missing.contains(object);

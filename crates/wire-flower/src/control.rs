@@ -60,6 +60,7 @@ impl Flower {
                 Ok(Answer::of(&proto::UnregisterNodeResponse {}))
             }
             ControlCall::ListNodes => {
+                let proto::ListNodesRequest {} = incoming.decode().await?;
                 let nodes = self.relays.participants();
                 let nodes_info = nodes.iter().filter_map(runs::node_info).collect();
                 Ok(Answer::of(&proto::ListNodesResponse { nodes_info, now: iso(Some(self.clock.now())) }))

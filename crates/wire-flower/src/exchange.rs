@@ -103,6 +103,8 @@ impl Flower {
                     tracing::warn!(pusher = ?pushes, %error, "an object was refused");
                     false
                 }
+                // Nodes that know no sessions name none.
+                Ok(()) if !tail.session_id.is_empty() && !of_session(&intake, &tail, pushes)? => false,
                 Ok(()) => match intake.finish().await {
                     Ok(stored) => stored,
                     // Other bytes than the name says, or of another length.
@@ -169,6 +171,10 @@ impl Flower {
         let letter = object_of(message_object_id)?;
         self.relays.confirm(who, run, letter).await.map_err(|error| toward.error(&error))
     }
+}
+
+fn of_session(intake: &sheaf_coordinator::Intake, tail: &Tail, pushes: &Pusher) -> Result<bool, FlowerError> {
+    intake.is_of_session(&tail.session_id).map_err(|error| pushes.toward().error(&error))
 }
 
 enum Offer {

@@ -75,7 +75,13 @@ impl Flower {
             }
             FleetCall::GetFab => self.fab_for_node(headers, incoming.decode().await?).await,
             FleetCall::PushObject => {
-                let site = self.site(headers).await?;
+                let site = match self.site(headers).await {
+                    Ok(site) => site,
+                    Err(error) => {
+                        incoming.drain().await;
+                        return Err(error);
+                    }
+                };
                 let node_id = node_id_of(&site).unwrap_or_default();
                 self.push_object(&Pusher::Node { site, node_id }, incoming).await
             }

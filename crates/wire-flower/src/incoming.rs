@@ -12,6 +12,8 @@ use crate::names::payload;
 /// The longest message that is held whole, in bytes: trees of objects of large cohorts, and application bundles.
 pub(crate) const MESSAGE_LEN_MAX: u64 = 64 << 20;
 
+/// How much of a refused call is read on, in bytes: a bundle and some.
+const DRAIN_LEN_MAX: u64 = 16 << 20;
 /// How long the next piece of a body may take.
 const PIECE_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -80,6 +82,17 @@ impl Incoming {
             whole.extend_from_slice(&piece);
         }
         Ok(whole.freeze())
+    }
+
+    /// Reads on and drops what comes, within a bound, so that a peer that is still sending hears why it is refused.
+    pub(crate) async fn drain(mut self) {
+        let mut left = DRAIN_LEN_MAX;
+        while let Ok(Some(piece)) = self.next().await {
+            left = left.saturating_sub(piece.len() as u64);
+            if left == 0 {
+                return;
+            }
+        }
     }
 
     /// The message, decoded.

@@ -47,10 +47,14 @@ impl Flower {
         let told = |error: sheaf_coordinator::Error| Toward::Application.error(&error);
         match call {
             RuntimeCall::AcquireTask | RuntimeCall::SendTaskHeartbeat => {
+                let proto::SendTaskHeartbeatRequest {} = incoming.decode().await?;
                 self.relays.beat(seat).map_err(told)?;
                 Ok(Answer::of(&proto::SendTaskHeartbeatResponse { success: true }))
             }
-            RuntimeCall::PullTaskInput => self.task_input(seat).await,
+            RuntimeCall::PullTaskInput => {
+                let proto::PullTaskInputRequest {} = incoming.decode().await?;
+                self.task_input(seat).await
+            }
             RuntimeCall::PushTaskOutput => {
                 let request: proto::PushTaskOutputRequest = incoming.decode().await?;
                 let outcome = runs::outcome_of(&request.sub_status);
@@ -70,7 +74,10 @@ impl Flower {
             }
             RuntimeCall::PushMessages => self.push_of_application(seat, incoming.decode().await?).await,
             RuntimeCall::PullMessages => self.pull_for_application(seat, incoming.decode().await?).await,
-            RuntimeCall::GetNodes => Ok(Answer::of(&proto::GetNodesResponse { nodes: self.nodes_online() })),
+            RuntimeCall::GetNodes => {
+                let proto::GetNodesRequest {} = incoming.decode().await?;
+                Ok(Answer::of(&proto::GetNodesResponse { nodes: self.nodes_online() }))
+            }
             RuntimeCall::PushLogs => {
                 let request: proto::PushLogsRequest = incoming.decode().await?;
                 self.relays.log(run, request.logs.concat()).await.map_err(told)?;

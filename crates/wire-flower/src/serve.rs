@@ -49,33 +49,34 @@ async fn dispatch(
     incoming: Incoming,
     grpc: bool,
 ) -> Result<Answer, FlowerError> {
-    match route {
+    let refused = match route {
         Route::Fleet(call) if served.fleet => {
             let node = if grpc { NodeHeaders::of_grpc(headers) } else { NodeHeaders::of_http(headers) };
-            let node = node
-                .map_err(|error| FlowerError::new(FlowerCode::NodeAuthenticationFailed, error.to_string()))?;
-            flower.fleet(call, &node, incoming).await
+            match node {
+                Ok(node) => return flower.fleet(call, &node, incoming).await,
+                Err(error) => FlowerError::new(FlowerCode::NodeAuthenticationFailed, error.to_string()),
+            }
         }
-        Route::Runtime(call) if served.local => flower.runtime(call, headers, incoming).await,
-        Route::Control(call) if served.local => flower.control(call, incoming).await,
+        Route::Runtime(call) if served.local => return flower.runtime(call, headers, incoming).await,
+        Route::Control(call) if served.local => return flower.control(call, incoming).await,
         Route::Unsupported(code) if served.local => {
-            Err(FlowerError::new(code, "this server does not offer this call"))
+            FlowerError::new(code, "this server does not offer this call")
         }
         Route::Runtime(_) => {
             let detail = "applications are not served on this address";
-            Err(FlowerError::new(FlowerCode::RuntimeEndpointUnavailable, detail))
+            FlowerError::new(FlowerCode::RuntimeEndpointUnavailable, detail)
         }
         Route::Control(_) | Route::Unsupported(_) => {
             let detail = "the command line is not served on this address";
-            Err(FlowerError::new(FlowerCode::NoPermissions, detail))
+            FlowerError::new(FlowerCode::NoPermissions, detail)
         }
-        Route::Fleet(_) => {
-            Err(FlowerError::new(FlowerCode::Unavailable, "nodes are not served on this address"))
-        }
+        Route::Fleet(_) => FlowerError::new(FlowerCode::Unavailable, "nodes are not served on this address"),
         Route::Adapter | Route::Join | Route::Health => {
-            Err(FlowerError::new(FlowerCode::UnknownPath, "this call is not served here"))
+            FlowerError::new(FlowerCode::UnknownPath, "this call is not served here")
         }
-    }
+    };
+    incoming.drain().await;
+    Err(refused)
 }
 
 fn unknown(path: &str) -> FlowerError {

@@ -56,4 +56,7 @@ def test_a_serverapp_reads_no_key_and_no_state(world):
         "FLWR_TELEMETRY_ENABLED",
         "FLWR_DISABLE_UPDATE_CHECK",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION",
+        # Set by libraries that the stock ServerApp loads.
+        "GRPC_VERBOSITY",
+        "BROWSER_USE_SETUP_LOGGING",
     }, result

@@ -55,6 +55,14 @@ impl Intake {
         self.writer.write(bytes).await.map_err(Error::from)
     }
 
+    /// Whether an upload of this name is under way for whoever brings the object.
+    ///
+    /// # Errors
+    /// Unavailable while the run is being rebuilt.
+    pub fn is_of_session(&self, name: &str) -> Result<bool, Error> {
+        self.slot.read(|state| state.is_session(&self.who, name))
+    }
+
     /// Ends the object; returns when it is durable, with whether anybody still needs it.
     ///
     /// # Errors

@@ -31,6 +31,8 @@ pub(super) struct Sign {
     pub(super) deactivated_at: Option<Timestamp>,
     /// Whether it has said anything since it was activated.
     pub(super) spoke: bool,
+    /// Whether it was heard of since that was last written down.
+    pub(super) unwritten: bool,
     letters: Arc<watch::Sender<u64>>,
 }
 
@@ -49,6 +51,7 @@ impl Default for Sign {
             activated_at: None,
             deactivated_at: None,
             spoke: false,
+            unwritten: false,
             letters: Arc::new(watch::Sender::new(0)),
         }
     }
@@ -108,6 +111,18 @@ impl Online {
 
     pub(super) fn is_online(&self, site: &SiteName, now: Duration) -> bool {
         lock(&self.signs).get(site).is_some_and(|sign| sign.until.is_some_and(|until| until > now))
+    }
+
+    /// Those heard of since this was last asked.
+    pub(super) fn take_unwritten(&self) -> Vec<SiteName> {
+        let mut signs = lock(&self.signs);
+        let mut heard = Vec::new();
+        for (site, sign) in signs.iter_mut() {
+            if heard.len() < sheaf_store::SEEN_MAX && std::mem::take(&mut sign.unwritten) {
+                heard.push(site.clone());
+            }
+        }
+        heard
     }
 
     pub(super) fn forget(&self, site: &SiteName) {

@@ -182,6 +182,7 @@ impl Relays {
         self.core.online.change(site, |sign| {
             sign.last = now;
             sign.spoke = true;
+            sign.unwritten = true;
             if let Some(beat_every) = beat_every {
                 sign.beat_every_ms = u64::try_from(beat_every.as_millis()).unwrap_or(u64::MAX);
                 sign.until = Some(now + 2 * beat_every);
@@ -236,13 +237,30 @@ impl Relays {
         .collect()
     }
 
-    /// After a start: whoever has letters to answer gets one full period to show himself.
-    pub(super) fn assume_online(&self, state: &sheaf_relay::Relay) {
+    /// Writes down who was heard of lately: what the next start goes by.
+    pub(super) async fn write_sightings(&self) {
+        let now = self.shared.clock.now();
+        let seen: Vec<_> = self.core.online.take_unwritten().into_iter().map(|site| (site, now)).collect();
+        if seen.is_empty() {
+            return;
+        }
+        if let Err(error) = self.shared.store.touch_sites(seen).await {
+            tracing::warn!(%error, "when participants were last heard of could not be written down");
+        }
+    }
+
+    /// After a start: whoever was there when the server went away gets one full period to show himself.
+    pub(super) fn assume_online(&self) {
         let until = self.shared.clock.monotonic() + self.settings().beat_ttl.as_duration();
-        for (_, letter) in state.unanswered() {
-            if let Principal::Participant(site) = &letter.to {
-                self.core.online.change(site, |sign| sign.until = Some(until));
-            }
+        let all = self.shared.registry.all();
+        let by_key =
+            || all.iter().filter(|site| site.certificate.is_none() && site.state == SiteState::Active);
+        let Some(newest) = by_key().filter_map(|site| site.last_seen).max() else { return };
+        let lately = |site: &&std::sync::Arc<SiteRecord>| {
+            site.last_seen.is_some_and(|seen| newest.since(seen) <= self.settings().beat_ttl)
+        };
+        for site in by_key().filter(lately) {
+            self.core.online.change(&site.name, |sign| sign.until = Some(until));
         }
     }
 }

@@ -49,8 +49,8 @@ pub(super) async fn load(relays: &Relays, holder: &str) -> Result<HashMap<RunId,
     }
     tell_what_is_there(relays).await?;
     sweep(relays, &broken).await?;
+    relays.assume_online();
     for slot in relays.runs() {
-        slot.read(|state| relays.assume_online(state))?;
         relays.begin_pulse(&slot)?;
     }
     Ok(heads)

@@ -24,6 +24,9 @@ const BATCH_MAX: usize = 1024;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(500);
 
+/// After how many ticks it is written down who was heard of.
+const SIGHTINGS_EVERY: u64 = 6;
+
 /// Answers an asker with what became of the commit.
 pub(super) type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 /// What is to be done to a run, or with the word that it cannot be had.
@@ -43,6 +46,7 @@ pub(super) struct RelayWriter {
     holder: String,
     heads: HashMap<RunId, Head>,
     leases_renewed: Duration,
+    ticks: u64,
 }
 
 #[derive(Default)]
@@ -55,7 +59,7 @@ struct Batch {
 impl RelayWriter {
     pub(super) fn new(relays: Relays, holder: String, heads: HashMap<RunId, Head>) -> RelayWriter {
         let leases_renewed = relays.shared.clock.monotonic();
-        RelayWriter { relays, holder, heads, leases_renewed }
+        RelayWriter { relays, holder, heads, leases_renewed, ticks: 0 }
     }
 
     /// Runs until the scope is cancelled, then through what has queued up until then.
@@ -216,6 +220,10 @@ impl RelayWriter {
             }
         }
         self.commit(batch).await;
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(SIGHTINGS_EVERY) {
+            self.relays.write_sightings().await;
+        }
         let now = self.relays.shared.clock.monotonic();
         if now.saturating_sub(self.leases_renewed) >= LEASE_TTL.as_duration() / 3 {
             self.leases_renewed = now;
