@@ -1,9 +1,9 @@
 //! Taking in one object: bytes are gathered in an aligned buffer, which is hashed and written off the I/O threads.
 //!
 //! An object has at most two buffers at a time, from a pool: one that is gathered, and one that is written and left to be hashed
-//! beside another object's; hashing and writing go on side by side, and both read only. The
-//! extent is shared with every write under way, so that room is never free while something is still being written there. The
-//! last buffer is written to the end of its block, which is the object's own room.
+//! beside another object's; hashing and writing go on side by side, and both read only. The extent is shared with every write
+//! under way, so that room is never free while something is still being written there. The last buffer is written to the end of
+//! its block, which is the object's own room.
 
 use std::sync::Arc;
 
