@@ -3,6 +3,7 @@
 //! Identity comes from the client certificate alone. A call without one is refused before its body is read; `Enrol` is the one
 //! exception, and its body is small. An upload's length is reserved before its first chunk is taken.
 
+mod chunks;
 mod prepared;
 
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use sheaf_messages::{self as messages, bounds, v1};
 use tonic::{Code, Request, Status, Streaming};
 use tower::{Service, ServiceExt as _};
 
+use self::chunks::Chunks;
 use crate::peer::{Ended, PeerAddr, PeerIdentity};
 use crate::status::{ERROR_KIND, to_status};
 use crate::{Error, Handlers};
@@ -79,10 +81,9 @@ impl Participant for Calls {
         reply(self.handlers.missing(&who, request.into_inner()).await)
     }
 
-    async fn put_piece(&self, request: Request<Streaming<v1::PutPieceRequest>>) -> Reply<v1::PutPieceReply> {
-        let who = self.caller(&request, Ended::Refused)?;
-        let taken = self.take_piece(&who, request.into_inner());
-        reply(self.handlers.until_revoked(&who, taken).await)
+    async fn put_piece(&self, _: Request<Streaming<v1::PutPieceRequest>>) -> Reply<v1::PutPieceReply> {
+        // The guard has taken it before it comes here.
+        Err(Status::unimplemented("an upload is a POST"))
     }
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Reply<v1::SubmitReply> {
@@ -125,40 +126,26 @@ impl Calls {
         Ok(prepared::reply(self.content(&who, &asked).await?))
     }
 
-    async fn take_piece(
-        &self,
-        who: &Identity,
-        mut stream: Streaming<v1::PutPieceRequest>,
-    ) -> Result<v1::PutPieceReply, Error> {
-        let first = message(&mut stream, 0).await?;
-        let header = first
-            .and_then(|first| first.header)
-            .ok_or(Error::Protocol("the first message of an upload must have the header"))?;
+    /// Takes a piece in without the copies of a decoder.
+    async fn put_frames(&self, request: http::Request<Body>) -> Result<Response, Error> {
+        let now = self.handlers.clock().now();
+        let who = PeerIdentity::caller(request.extensions().get(), now, Ended::Refused)?;
+        let taken = self.take_piece(&who, Chunks::of(request.into_body()));
+        self.handlers.until_revoked(&who, taken).await?;
+        // An empty message.
+        Ok(prepared::reply(Bytes::new()))
+    }
+
+    async fn take_piece(&self, who: &Identity, mut chunks: Chunks) -> Result<(), Error> {
+        let header = chunks.header().await?;
         let task = messages::task(&header.task)?;
         let digest = messages::digest(&header.digest)?;
         let mut upload = self.handlers.upload(who, task, header.length).await?;
-        let mut received = 0u64;
-        while let Some(next) = message(&mut stream, received).await? {
-            if next.header.is_some() {
-                return Err(Error::Protocol("only the first message of an upload may have a header"));
-            }
-            if next.chunk.len() > bounds::CHUNK_LEN_MAX {
-                let limit = u64::try_from(bounds::CHUNK_LEN_MAX).unwrap_or(u64::MAX);
-                return Err(messages::Error::TooLarge { field: "chunk", limit }.into());
-            }
-            received = received.saturating_add(u64::try_from(next.chunk.len()).unwrap_or(u64::MAX));
-            upload.write(next.chunk).await?;
+        while let Some(part) = chunks.next().await? {
+            upload.write(part).await?;
         }
-        upload.finish(digest).await?;
-        Ok(v1::PutPieceReply {})
+        Ok(upload.finish(digest).await?)
     }
-}
-
-async fn message(
-    stream: &mut Streaming<v1::PutPieceRequest>,
-    received: u64,
-) -> Result<Option<v1::PutPieceRequest>, Error> {
-    stream.message().await.map_err(|_| Error::Truncated { received })
 }
 
 fn reply<T>(result: Result<T, Error>) -> Reply<T> {
@@ -184,11 +171,16 @@ impl Service<http::Request<Body>> for Guard {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() == prepared::READ_PATH && request.method() == http::Method::POST {
+        let path = request.uri().path();
+        let (read, put) = (path == prepared::READ_PATH, path == chunks::PUT_PATH);
+        if (read || put) && request.method() == http::Method::POST {
             let calls = Arc::clone(&self.calls);
-            let answer = async move { calls.read_prepared(request).await };
             return Box::pin(async move {
-                Ok(answer.await.unwrap_or_else(|error| to_status(&error).into_http()))
+                let answer = match read {
+                    true => calls.read_prepared(request).await,
+                    false => calls.put_frames(request).await,
+                };
+                Ok(answer.unwrap_or_else(|error| to_status(&error).into_http()))
             });
         }
         let Guard { service, handlers, .. } = self.clone();

@@ -1,7 +1,7 @@
 //! Buffers that are used again: fresh memory costs as much as hashing what is put into it.
 //!
 //! At most [`KEPT_BYTES_MAX`] rest in the pool; a buffer that comes back beyond that is freed. How many are out is bounded by
-//! those who take them: an upload has one at a time, and a read is within some budget of its caller's.
+//! those who take them: an upload has two at a time at most, and a read is within some budget of its caller's.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::AlignedBuffer;
 
 /// What is hashed and written at a time, in bytes.
-pub(crate) const BUFFER_LEN: usize = 1024 * 1024;
+pub(crate) const BUFFER_LEN: usize = 512 * 1024;
 /// How many bytes rest in a pool at most.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Lengths are multiples of this, in bytes, so that a buffer fits the next one who asks; a shorter one is not kept.

@@ -1,8 +1,9 @@
 //! Taking in one object: bytes are gathered in an aligned buffer, which is hashed and written off the I/O threads.
 //!
-//! An object has one buffer at a time, from a pool; hashing and writing of it go on side by side, and both read only. The
-//! extent is shared with every write under way, so that room is never free while something is still being written there. The
-//! last buffer is written to the end of its block, which is the object's own room.
+//! An object has at most two buffers at a time, from a pool: one that is gathered, and one that is written and left to be hashed
+//! beside another object's; hashing and writing go on side by side, and both read only. The extent is shared with every write
+//! under way, so that room is never free while something is still being written there. The last buffer is written to the end of
+//! its block, which is the object's own room.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::committer::Change;
 use super::spool::Extent;
 use super::{Shared, asked};
 use crate::direct::{ALIGN, BUFFER_LEN, PooledBuffer};
-use crate::hash::Lane;
+use crate::hash::{Lane, Left};
 use crate::{Error, Hold, ObjectWriter, Stored};
 
 /// An object being taken in.
@@ -32,8 +33,24 @@ pub(crate) struct DiskWriter {
 }
 
 struct Progress {
-    lane: Lane,
+    hashing: Hashing,
     written: u64,
+}
+
+/// How far the hash is.
+enum Hashing {
+    Idle(Lane),
+    /// The last buffer that was written is not hashed yet.
+    Left(Left),
+}
+
+impl Hashing {
+    async fn done(self) -> Result<Lane, Error> {
+        match self {
+            Hashing::Idle(lane) => Ok(lane),
+            Hashing::Left(left) => left.hashed().await,
+        }
+    }
 }
 
 /// What was received and is not written yet.
@@ -65,7 +82,7 @@ impl DiskWriter {
             received: 0,
             gathered: None,
             extent: Arc::new(extent),
-            progress: Some(Progress { lane: Lane::new(), written: 0 }),
+            progress: Some(Progress { hashing: Hashing::Idle(Lane::new()), written: 0 }),
         }
     }
 
@@ -94,20 +111,28 @@ impl DiskWriter {
         usize::try_from(self.declared - written).unwrap_or(usize::MAX)
     }
 
-    /// Hashes and writes what was gathered.
+    /// Writes what was gathered, and hashes it or leaves it to be hashed.
     async fn write_out(&mut self) -> Result<(), Error> {
         let Some(mut gathered) = self.gathered.take() else { return Ok(()) };
-        let Progress { lane, written } = self.progress.take().ok_or(Error::Incomplete)?;
+        let Progress { hashing, written } = self.progress.take().ok_or(Error::Incomplete)?;
         // To the end of the block: what was in the buffer before is none of the disk's business.
         let block_end = gathered.filled.next_multiple_of(ALIGN);
         gathered.buffer[gathered.filled..block_end].fill(0);
         let gathered = Arc::new(gathered);
         let (extent, batch) = (Arc::clone(&self.extent), Arc::clone(&gathered));
         let write = self.shared.disk.run(move || extent.write(&batch.buffer[..block_end], written));
-        let hash = self.shared.hashing.update(lane, Arc::clone(&gathered) as _);
-        let (wrote, hashed) = tokio::join!(write, hash);
+        let stage = &self.shared.hashing;
+        let filled = gathered.filled as u64;
+        let hash = async {
+            let left = stage.leave(hashing.done().await?, gathered);
+            match left.has_partner() {
+                true => Ok::<_, Error>(Hashing::Idle(left.hashed().await?)),
+                false => Ok(Hashing::Left(left)),
+            }
+        };
+        let (wrote, hashing) = tokio::join!(write, hash);
         wrote??;
-        self.progress = Some(Progress { lane: hashed?, written: written + gathered.filled as u64 });
+        self.progress = Some(Progress { hashing: hashing?, written: written + filled });
         Ok(())
     }
 }
@@ -134,7 +159,8 @@ impl ObjectWriter for DiskWriter {
             return Err(Error::Length { declared: self.declared, received: self.received });
         }
         self.write_out().await?;
-        let digest = self.progress.take().ok_or(Error::Incomplete)?.lane.finish();
+        let hashing = self.progress.take().ok_or(Error::Incomplete)?.hashing;
+        let digest = hashing.done().await?.finish();
         if let Some(expected) = expected.filter(|expected| *expected != digest) {
             return Err(Error::DigestMismatch { expected, found: digest });
         }

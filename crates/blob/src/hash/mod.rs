@@ -10,4 +10,4 @@ mod stage;
 
 pub(crate) use lane::Lane;
 pub use lane::digests_of_pair;
-pub(crate) use stage::Stage;
+pub(crate) use stage::{Left, Stage};

@@ -1,10 +1,12 @@
 //! Where bytes are hashed: off the I/O threads, two messages at a time when two are waiting, a lone one at once.
 //!
-//! Nothing waits for a partner. Whoever hands in a part brings a job to the pool; a job takes what is waiting, two parts at a
-//! time, until nothing is. The pool is half as wide as the machine: two lanes on one core do the work of two cores with one, and
-//! a narrow pool is what lets parts meet. Bounded by its callers: each waits for its part before it brings the next.
+//! Nobody waits for a partner. A part may be left here while its owner gathers the next one: it is hashed beside the next part
+//! that anybody brings, or alone once its owner wants it. Whoever wants a part brings a job to the pool; a job takes what is
+//! waiting, two parts at a time. The pool is half as wide as the machine: two lanes on one core do the work of two cores with
+//! one, and a narrow pool is what lets parts meet. Bounded by its callers: each wants its part before it brings the next.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sheaf_runtime::Compute;
@@ -28,7 +30,17 @@ pub(crate) struct Stage {
 struct Waiting {
     lane: Lane,
     part: Arc<dyn Part>,
+    /// Whether its owner does nothing else any more.
+    wanted: Arc<AtomicBool>,
     done: oneshot::Sender<Lane>,
+}
+
+/// A part that was left at the stage.
+pub(crate) struct Left {
+    hashed: oneshot::Receiver<Lane>,
+    wanted: Arc<AtomicBool>,
+    has_partner: bool,
+    stage: Stage,
 }
 
 impl std::fmt::Debug for Waiting {
@@ -49,35 +61,31 @@ impl Stage {
         Stage::new(cores.div_ceil(2))
     }
 
-    /// Takes the bytes of `part` into `lane`.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] when the work was cut off.
-    /// # Cancel safety
-    /// The lane of a dropped call is lost.
-    pub(crate) async fn update(&self, lane: Lane, part: Arc<dyn Part>) -> Result<Lane, Error> {
-        let (done, mut hashed) = oneshot::channel();
-        self.lock().push_back(Waiting { lane, part, done });
-        let stage = self.clone();
-        let job = self.pool.run(move || stage.work());
-        tokio::select! {
-            biased;
-            // Another caller's job took this part; its own job is not needed.
-            hashed = &mut hashed => hashed,
-            ran = job => {
-                ran?;
-                hashed.await
-            }
-        }
-        .map_err(|_| Error::Closed)
+    /// Leaves `part` to be taken into `lane`; alone it is not hashed before [`Left::hashed`] is called.
+    pub(crate) fn leave(&self, lane: Lane, part: Arc<dyn Part>) -> Left {
+        let (done, hashed) = oneshot::channel();
+        let wanted = Arc::new(AtomicBool::new(false));
+        let mut waiting = self.lock();
+        // Whose owner has left is nobody's partner, and its buffer is let go.
+        waiting.retain(|other| !other.done.is_closed());
+        let has_partner = !waiting.is_empty();
+        waiting.push_back(Waiting { lane, part, wanted: Arc::clone(&wanted), done });
+        drop(waiting);
+        Left { hashed, wanted, has_partner, stage: self.clone() }
     }
 
-    /// Hashes what is waiting.
+    /// Hashes what is waiting; one that is left over and not wanted yet stays.
     fn work(&self) {
         loop {
             let (first, second) = {
                 let mut waiting = self.lock();
-                (next(&mut waiting), next(&mut waiting))
+                match (next(&mut waiting), next(&mut waiting)) {
+                    (Some(only), None) if !only.wanted.load(Ordering::SeqCst) => {
+                        waiting.push_front(only);
+                        return;
+                    }
+                    taken => taken,
+                }
             };
             match (first, second) {
                 (Some(first), Some(second)) => pair(first, second),
@@ -95,9 +103,42 @@ impl Stage {
     }
 }
 
+impl Left {
+    /// Whether another part was waiting when this one was left: now is the time to have both hashed.
+    pub(crate) fn has_partner(&self) -> bool {
+        self.has_partner
+    }
+
+    /// The lane with the part taken in.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the work was cut off.
+    /// # Cancel safety
+    /// The lane of a dropped call is lost.
+    pub(crate) async fn hashed(mut self) -> Result<Lane, Error> {
+        // Before the job is brought: the job either finds it wanted, or finds it taken.
+        self.wanted.store(true, Ordering::SeqCst);
+        if let Ok(lane) = self.hashed.try_recv() {
+            return Ok(lane);
+        }
+        let stage = self.stage.clone();
+        let job = self.stage.pool.run(move || stage.work());
+        tokio::select! {
+            biased;
+            // Another caller's job took this part; its own job is not needed.
+            hashed = &mut self.hashed => hashed,
+            ran = job => {
+                ran?;
+                self.hashed.await
+            }
+        }
+        .map_err(|_| Error::Closed)
+    }
+}
+
 impl Waiting {
     fn finish(self) {
-        let Waiting { lane, part, done } = self;
+        let Waiting { lane, part, done, .. } = self;
         // The part is let go first: who brought it wants its buffer back.
         drop(part);
         // Whoever brought it may have gone away.
@@ -131,7 +172,7 @@ mod tests {
     async fn hashed(stage: &Stage, parts: Vec<Vec<u8>>) -> Digest {
         let mut lane = Lane::new();
         for part in parts {
-            lane = stage.update(lane, Arc::new(part)).await.unwrap();
+            lane = stage.leave(lane, Arc::new(part)).hashed().await.unwrap();
         }
         lane.finish()
     }
@@ -158,28 +199,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_job_takes_two_that_wait_and_passes_over_who_has_left() {
+    #[tokio::test]
+    async fn a_job_takes_two_that_wait_and_passes_over_who_has_left() {
         let stage = Stage::new(1);
-        let bring = |byte: u8| {
-            let (done, hashed) = oneshot::channel();
-            stage.lock().push_back(Waiting { lane: Lane::new(), part: Arc::new(vec![byte; 200]), done });
-            hashed
-        };
-        let (first, left, second, lone) = (bring(1), bring(2), bring(3), bring(4));
-        drop(left);
+        let bring = |byte: u8| stage.leave(Lane::new(), Arc::new(vec![byte; 200]));
+        let (first, gone, second, lone) = (bring(1), bring(2), bring(3), bring(4));
+        assert!(!first.has_partner() && second.has_partner());
+        drop(gone);
         stage.work();
-        for (mut hashed, byte) in [(first, 1), (second, 3), (lone, 4)] {
-            assert_eq!(hashed.try_recv().unwrap().finish(), Digest::of(&[byte; 200]));
+        assert_eq!(stage.lock().len(), 1, "one that nobody wants yet waits for a partner");
+        for (left, byte) in [(first, 1), (second, 3), (lone, 4)] {
+            assert_eq!(left.hashed().await.unwrap().finish(), Digest::of(&[byte; 200]));
         }
         assert!(stage.lock().is_empty());
+    }
+
+    #[test]
+    fn what_is_left_and_given_up_stays_no_longer_than_until_the_next_part() {
+        let stage = Stage::new(1);
+        for _ in 0..20 {
+            let left = stage.leave(Lane::new(), Arc::new(vec![0; 100]));
+            assert!(!left.has_partner());
+            assert_eq!(stage.lock().len(), 1);
+        }
     }
 
     #[tokio::test]
     async fn a_caller_that_leaves_holds_up_nobody() {
         let stage = Stage::new(1);
         for _ in 0..20 {
-            let gone = stage.update(Lane::new(), Arc::new(vec![0; 100]));
+            let gone = stage.leave(Lane::new(), Arc::new(vec![0; 100])).hashed();
             tokio::select! {
                 biased;
                 _ = gone => {}

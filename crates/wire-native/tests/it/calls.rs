@@ -11,6 +11,7 @@ use crate::world::{PIECE_LEN, Way, World, enrol_request, model_spec, on_every_wa
 on_every_way! {
     a_round_is_worked_and_counts_once,
     an_interrupted_upload_goes_on_with_what_is_missing,
+    a_connection_takes_as_many_pieces_as_a_model_has,
     a_piece_of_another_digest_is_not_stored,
     tasks_of_others_and_unknown_tasks_are_not_known,
     a_held_request_ends_when_the_site_is_revoked,
@@ -111,6 +112,20 @@ async fn an_interrupted_upload_goes_on_with_what_is_missing(way: Way) {
     assert!(transport.missing(missing(task, &pieces)).await.unwrap().digests.is_empty());
     let reply = transport.submit(submission(task, &pieces)).await.unwrap();
     assert_eq!(outcome_from_wire(reply), Ok(SubmitOutcome::Accepted));
+}
+
+async fn a_connection_takes_as_many_pieces_as_a_model_has(way: Way) {
+    let world = World::start().await;
+    let site = world.site("a", way).await;
+    world.run(1, 1).await;
+    let transport = world.connect(&site, way);
+    let task = order(&*transport).await.assignment.task;
+    // More than a connection may have of whatever an HTTP/2 peer counts for as long as it lives.
+    for number in 0..300_u16 {
+        let piece = Bytes::copy_from_slice(&number.to_le_bytes());
+        let put = transport.put_piece(task, Digest::of(&piece), piece).await;
+        assert!(put.is_ok(), "piece {number}: {put:?}");
+    }
 }
 
 async fn a_piece_of_another_digest_is_not_stored(way: Way) {
