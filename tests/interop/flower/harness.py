@@ -34,6 +34,12 @@ DEADLINE_S = float(os.environ.get("SHEAF_INTEROP_DEADLINE_S", "180"))
 PR_SET_CHILD_SUBREAPER = 36
 
 
+def has_landlock():
+    """Whether the kernel offers what keeps a ServerApp from reading what its server may."""
+    create_ruleset, ask_version = 444, 1
+    return ctypes.CDLL(None, use_errno=True).syscall(create_ruleset, None, 0, ask_version) > 0
+
+
 def adopt_orphans():
     """Makes this process the parent of what its children leave behind, so that it can be found and ended."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -223,6 +229,7 @@ class Server(Program):
         command = [*program, "--host", host, "--port", port, "--isolation", isolation]
         command += ["--fleet-api-address", self.grpc_address, "--control-api-address", f"127.0.0.1:{control_port}"]
         command += ["--disable-runtime-dependency-installation", *options]
+        command += [] if self.stock or has_landlock() else ["--server-apps-unwalled"]
         command += ["--database", world.directory / "state.db"] if durable or not self.stock else []
         command += tls_of_server(authority) if authority else ["--insecure"]
         command += ["--enable-supernode-auth"] if auth else []
