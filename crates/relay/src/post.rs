@@ -133,6 +133,44 @@ impl Relay {
         Some(effects)
     }
 
+    /// After everything that is there was told again: looks anew at what uploads lack. While the journal was replayed nobody could say
+    /// that a sender need not bring what it had been handed.
+    pub fn settle(&mut self) -> Effects {
+        let mut effects = Effects::default();
+        let mut full = Vec::new();
+        for (name, session) in &self.sessions {
+            let lacking = self.lacking(&session.from, &session.letters);
+            if session.missing.is_disjoint(&lacking) {
+                full.push(name.clone());
+            }
+        }
+        for name in full {
+            self.arrive(&name, &mut effects);
+        }
+        let names: Vec<String> = self.sessions.keys().cloned().collect();
+        for name in names {
+            let Some(session) = self.sessions.get(&name) else { continue };
+            let lacking = self.lacking(&session.from, &session.letters);
+            if let Some(session) = self.sessions.get_mut(&name) {
+                session.missing.retain(|object| lacking.contains(object));
+            }
+        }
+        effects
+    }
+
+    /// What `from` has to bring for these letters: whatever is not there, or is and was neither brought by it nor handed to it.
+    fn lacking(&self, from: &Principal, letters: &[Digest]) -> HashSet<Digest> {
+        let own = self.handed_to(from);
+        let reads_all = *from == Principal::ServerApp(self.run);
+        let below = letters.iter().flat_map(|letter| self.objects.below(letter));
+        below
+            .filter(|object| {
+                let has = reads_all || self.objects.is_brought_by(object, from) || own.contains(object);
+                !(has && self.objects.is_there(object))
+            })
+            .collect()
+    }
+
     /// The letter to hand to a participant: the oldest it has not confirmed, if its time is not up.
     pub fn next_for(&self, site: &SiteName, now: Timestamp) -> Option<(Digest, &Letter)> {
         let queue = self.queues.get(site)?;
@@ -184,28 +222,20 @@ impl Relay {
         let replaced: Vec<Digest> =
             questions.flat_map(|question| self.answers_under_way(&question)).collect();
         self.objects.announce(objects);
-        let own = self.handed_to(from);
-        let reads_all = *from == Principal::ServerApp(self.run);
-        let mut missing = HashSet::new();
         for draft in letters {
             self.objects.name(&draft.id);
-            let below = self.objects.below(&draft.id);
-            let lacking = below.into_iter().filter(|object| {
-                let has = reads_all || self.objects.is_brought_by(object, from) || own.contains(object);
-                !(has && self.objects.is_there(object))
-            });
-            missing.extend(lacking);
             self.letters.insert(draft.id, letter(at, from, draft, self.next_number));
             if let Principal::Participant(site) = &draft.to {
                 self.inboxes.entry(site.clone()).or_default().insert(draft.id);
             }
             self.next_number += 1;
         }
+        let ids: Vec<Digest> = letters.iter().map(|letter| letter.id).collect();
+        let missing = self.lacking(from, &ids);
         // Only now: the newer ones may need what the older ones brought.
         for older in &replaced {
             self.remove(older, effects);
         }
-        let ids = letters.iter().map(|letter| letter.id).collect();
         self.sessions.insert(session.to_owned(), Session { from: from.clone(), letters: ids, missing });
         if self.sessions.get(session).is_some_and(|session| session.missing.is_empty()) {
             self.arrive(session, effects);

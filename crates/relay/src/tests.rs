@@ -167,6 +167,33 @@ fn only_who_was_asked_may_answer_and_nobody_learns_what_others_brought() {
 }
 
 #[test]
+fn what_a_sender_was_handed_it_need_not_bring_after_a_replay_either() {
+    // An answer over the model that came with the question; all but the answer's own object is there.
+    let tell = |relay: &mut Relay, names: &[(&Principal, &str)]| {
+        for (who, name) in names {
+            relay.bring(who, &object(name));
+        }
+        relay.settle()
+    };
+    let created =
+        Event::Created { run: run(), by: site("ada"), bundle: object("bundle"), header: String::new() };
+    let mut replayed = Relay::create(NOW, &created).unwrap();
+    replayed.apply(NOW, &Event::Claimed { token: object("token") }).unwrap();
+    replayed.apply(NOW, &Event::Begun).unwrap();
+    post(&mut replayed, "s", &app(), &[&mail("question", node("berlin"), None, "model")]).unwrap();
+    replayed.apply(NOW, &Event::HandedOut { letter: object("question") }).unwrap();
+    let echo = mail("echo", app(), Some(object("question")), "model");
+    post(&mut replayed, "r", &node("berlin"), &[&echo]).unwrap();
+    let berlin = node("berlin");
+    tell(&mut replayed, &[(&app(), "model"), (&app(), "question")]);
+    assert_eq!(replayed.missing(&berlin, &[object("echo")]), [object("echo")]);
+    assert_eq!(replayed.answer(&object("question")), Answer::Awaited);
+    let effects = tell(&mut replayed, &[(&berlin, "echo")]);
+    assert_eq!(replayed.answer(&object("question")), Answer::Ready(object("echo")));
+    assert!(effects.wake.is_empty(), "the last object had completed it");
+}
+
+#[test]
 fn a_shared_object_lives_while_one_letter_is_above_it() {
     let mut relay = begun();
     let mails = [mail("a", node("berlin"), None, "model"), mail("b", node("zurich"), None, "model")];

@@ -93,6 +93,9 @@ pub(super) async fn tell_what_is_there(relays: &Relays) -> Result<(), Error> {
             slot.rebuild(|state| state.bring(&who, &object));
         }
     }
+    for slot in relays.runs() {
+        slot.rebuild(sheaf_relay::Relay::settle);
+    }
     Ok(())
 }
 
