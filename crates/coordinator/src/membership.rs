@@ -5,7 +5,7 @@
 //! there any more, never the other way round.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::Mutex;
 
 use sheaf_domain::{Digest, SiteName, Timestamp};
@@ -90,12 +90,13 @@ impl Membership {
 #[derive(Debug)]
 struct Lanes {
     lanes: Vec<Semaphore>,
-    hasher: RandomState,
+    /// The same in every process: who waits for whom does not change from one to the next.
+    hasher: BuildHasherDefault<DefaultHasher>,
 }
 
 impl Lanes {
     fn new() -> Lanes {
-        Lanes { lanes: (0..LANES).map(|_| Semaphore::new(1)).collect(), hasher: RandomState::new() }
+        Lanes { lanes: (0..LANES).map(|_| Semaphore::new(1)).collect(), hasher: BuildHasherDefault::default() }
     }
 
     async fn turn(&self, of: impl Hash) -> Result<SemaphorePermit<'_>, Error> {
