@@ -96,7 +96,10 @@ struct Lanes {
 
 impl Lanes {
     fn new() -> Lanes {
-        Lanes { lanes: (0..LANES).map(|_| Semaphore::new(1)).collect(), hasher: BuildHasherDefault::default() }
+        Lanes {
+            lanes: (0..LANES).map(|_| Semaphore::new(1)).collect(),
+            hasher: BuildHasherDefault::default(),
+        }
     }
 
     async fn turn(&self, of: impl Hash) -> Result<SemaphorePermit<'_>, Error> {
