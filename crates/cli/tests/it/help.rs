@@ -3,9 +3,10 @@
 use crate::world::World;
 
 /// Every command with a page of its own.
-const COMMANDS: [&str; 31] = [
+const COMMANDS: [&str; 32] = [
     "",
     "serve",
+    "superlink",
     "join",
     "run",
     "ls",
