@@ -13,6 +13,8 @@ use crate::HeadBody;
 
 /// The longest line read, in bytes.
 pub const EXPORT_LINE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// The longest signed end, in bytes: the longest signature and key there are, and some.
+pub const HEAD_LINE_LEN_MAX: usize = 8 * 1024;
 
 /// The last line of an exported journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,14 +77,18 @@ pub fn check_export(
     if last.is_empty() {
         return Err(broken("it is empty"));
     }
+    if last.len() > HEAD_LINE_LEN_MAX {
+        let message = format!("its last line is longer than {HEAD_LINE_LEN_MAX} bytes: it is no signed end");
+        return Err(broken(message));
+    }
     let HeadLine { head } =
         serde_json::from_slice(&last).map_err(|_| broken("its last line is no signed end"))?;
     let journal: JournalId = head.journal.parse().map_err(broken)?;
     let mut end = (0, GENESIS);
     file.rewind()?;
-    for _ in 0..num_entries {
+    for line_idx in 1..=num_entries {
         read_line(&mut file, &mut line)?;
-        let entry: JournalEntry = serde_json::from_slice(&line).map_err(broken)?;
+        let entry = entry_of(&line).ok_or_else(|| broken(format!("line {line_idx} is no entry")))?;
         entry.check_follows(journal, end).map_err(broken)?;
         end = (entry.seq, entry.hash);
     }
@@ -93,6 +99,19 @@ pub fn check_export(
     let signature = hex::decode(&head.signature).map_err(|_| broken("its signature is not hexadecimal"))?;
     sheaf_pki::verify_head(&key, journal, head.seq, &head.hash, &signature)?;
     Ok(CheckedExport { head, key })
+}
+
+/// The entry of a line as it is exported: its numbers come first. That is looked at before anything is parsed, because the parser's
+/// refusal of a text in a number's place quotes all of it, escaped to many times its length.
+fn entry_of(line: &[u8]) -> Option<JournalEntry> {
+    let rest = after_number(line.strip_prefix(b"{\"seq\":")?)?;
+    let rest = after_number(rest.strip_prefix(b",\"at\":")?)?;
+    rest.starts_with(b",\"kind\":\"").then(|| serde_json::from_slice(line).ok())?
+}
+
+fn after_number(text: &[u8]) -> Option<&[u8]> {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit())?;
+    text.split_at_checked(end).map(|(_, rest)| rest)
 }
 
 /// Reads the next line without its end; false when there is none. An empty line counts as one of white space.

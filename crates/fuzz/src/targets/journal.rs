@@ -15,7 +15,7 @@ pub(super) const TARGET: Target = Target {
     about: "an exported journal",
     form: Form::JsonLines,
     len_max: 64 * 1024,
-    ceiling: Ceiling { per_byte: 16, constant: 96 * 1024 },
+    ceiling: Ceiling { per_byte: 16, constant: 64 * 1024 },
     samples,
     body,
 };
