@@ -168,8 +168,8 @@ async fn renew_first(state: &State) {
 
 fn resume_left_over(state: &Arc<State>) -> Result<(), Error> {
     for result in StoredResult::left_over(&state.home.tasks_dir())? {
-        if let Some(cancel) = state.begin(result.task()) {
-            state.scope.spawn(work::resume(Arc::clone(state), result, cancel));
+        if state.begin(result.task()).is_some() {
+            state.scope.spawn(work::resume(Arc::clone(state), result));
         }
     }
     Ok(())

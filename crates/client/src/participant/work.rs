@@ -68,7 +68,11 @@ enum Trouble {
 pub(crate) async fn run(state: Arc<State>, order: Arc<Order>, cancel: CancellationToken) {
     let task = order.assignment.task;
     state.events.emit(Event::Started { order: Arc::clone(&order) });
-    let done = cancel.run_until_cancelled(answer(&state, &order)).await;
+    let done = match cancel.run_until_cancelled(result_of(&state, &order)).await {
+        Some(Ok(result)) => hand_in_to_the_end(&state, &result).await,
+        Some(Err(trouble)) => Some(Err(trouble)),
+        None => None,
+    };
     finish(&state, task, done).await;
 }
 
@@ -77,10 +81,12 @@ pub(crate) async fn run(state: Arc<State>, order: Arc<Order>, cancel: Cancellati
 pub(crate) fn resume_kept(state: &Arc<State>) {
     for task in state.kept() {
         // Under way already means that its order did come again.
-        let Some(cancel) = state.begin(task) else { continue };
+        if state.begin(task).is_none() {
+            continue;
+        }
         match StoredResult::load(&state.home.task_dir(task)) {
             Some(result) => {
-                state.scope.spawn(resume(Arc::clone(state), result, cancel));
+                state.scope.spawn(resume(Arc::clone(state), result));
             }
             None => state.forget(task),
         }
@@ -88,19 +94,26 @@ pub(crate) fn resume_kept(state: &Arc<State>) {
 }
 
 /// Hands in a result of an earlier process, or of this one from before an outage.
-pub(crate) async fn resume(state: Arc<State>, result: StoredResult, cancel: CancellationToken) {
+pub(crate) async fn resume(state: Arc<State>, result: StoredResult) {
     let task = result.task();
     state.events.emit(Event::Resumed { task });
-    let handed = async { hand_in(&state, &result).await.map_err(Trouble::Way) };
-    let done = cancel.run_until_cancelled(handed).await;
+    let done = hand_in_to_the_end(&state, &result).await;
     finish(&state, task, done).await;
 }
 
-async fn answer(state: &State, order: &Arc<Order>) -> Result<SubmitOutcome, Trouble> {
+/// Hands a result in unless the participant is to end. That the task was withdrawn does not end it: the server may have taken
+/// the result a moment ago, and what it answers to the result is what counts.
+async fn hand_in_to_the_end(state: &State, result: &StoredResult) -> Option<Result<SubmitOutcome, Trouble>> {
+    let handed = state.stop.run_until_cancelled(hand_in(state, result)).await;
+    handed.map(|handed| handed.map_err(Trouble::Way))
+}
+
+/// The result of an order: one that is there, or that of the work.
+async fn result_of(state: &State, order: &Arc<Order>) -> Result<StoredResult, Trouble> {
     let task = order.assignment.task;
     // An attempt that was cut short by the network may have left its result.
     if let Some(stored) = StoredResult::load(&state.home.task_dir(task)) {
-        return hand_in(state, &stored).await.map_err(Trouble::Way);
+        return Ok(stored);
     }
     state.worker.accept(order).map_err(Trouble::Work)?;
     let transport = state.link.transport();
@@ -126,7 +139,7 @@ async fn answer(state: &State, order: &Arc<Order>) -> Result<SubmitOutcome, Trou
     let stored = state.compute.run(store).await;
     crash::reached(Point::ResultStored);
     let stored = stored.map_err(|error| Trouble::Way(Error::Internal(error.to_string())))?;
-    hand_in(state, &stored.map_err(Trouble::Way)?).await.map_err(Trouble::Way)
+    stored.map_err(Trouble::Way)
 }
 
 async fn hand_in(state: &State, result: &StoredResult) -> Result<SubmitOutcome, Error> {

@@ -19,6 +19,7 @@ use crate::world::{Way, World, eventually, on_every_way};
 on_every_way! {
     sites_work_a_run_to_its_end_and_leave,
     a_result_is_handed_in_after_a_restart,
+    a_result_is_handed_in_after_an_outage,
     a_result_nobody_wants_after_an_outage_goes,
     a_revoked_site_ends_with_the_reason,
     a_trainer_that_fails_is_reported,
@@ -201,6 +202,11 @@ async fn after_an_outage(way: Way, meanwhile: impl AsyncFnOnce(&World, RunId)) -
 
 fn results(dir: &Path) -> usize {
     std::fs::read_dir(dir.join("tasks")).unwrap().count()
+}
+
+async fn a_result_is_handed_in_after_an_outage(way: Way) {
+    let seen = after_an_outage(way, async |_, _| {}).await;
+    assert!(seen.any(|event| matches!(event, Event::Answered { outcome: SubmitOutcome::Accepted, .. })));
 }
 
 async fn a_result_nobody_wants_after_an_outage_goes(way: Way) {
