@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::Router;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sheaf_coordinator::Relays;
@@ -13,11 +14,10 @@ use sheaf_domain::SiteName;
 use sheaf_runtime::{Clock, TaskScope};
 use sheaf_sandbox::{Launcher, Protection, Unwalled};
 use sheaf_wire_flower::{Flower, FlowerSettings, Served, ServerApps};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{FlowerSection, ServerAppsMode};
-use crate::listen::{OpenListener, accept_open};
+use crate::listen::{Listener, Security, accept};
 use crate::serve::bind;
 use crate::{Config, DataDir, Error};
 
@@ -37,7 +37,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) accepting: &'a TaskScope,
     pub(crate) connections: &'a TaskScope,
     pub(crate) background: &'a TaskScope,
-    pub(crate) permits: &'a Arc<Semaphore>,
+    /// Makes a listener within the server's bounds.
+    pub(crate) listener: &'a dyn Fn(Security, Router) -> Arc<Listener>,
 }
 
 impl Parts<'_> {
@@ -95,14 +96,10 @@ impl Parts<'_> {
     ) -> Result<SocketAddr, Error> {
         let socket = bind(address).await?;
         let address = socket.local_addr().map_err(Error::Process)?;
-        let listener = Arc::new(OpenListener {
-            acceptor: acceptor.cloned(),
-            router: sheaf_wire_flower::router(flower.clone(), served),
-            handshake_timeout: self.config.listen.handshake_timeout,
-            connections: Arc::clone(self.permits),
-        });
+        let router = sheaf_wire_flower::router(flower.clone(), served);
+        let listener = (self.listener)(Security::Anonymous(acceptor.cloned()), router);
         let (accepting, connections) = (self.accepting.clone(), self.connections.clone());
-        self.accepting.spawn(accept_open(socket, listener, accepting, connections));
+        self.accepting.spawn(accept(socket, listener, accepting, connections));
         let tls = acceptor.is_some();
         tracing::info!(%address, tls, nodes = served.fleet, "serving Flower");
         Ok(address)

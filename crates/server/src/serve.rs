@@ -106,10 +106,10 @@ impl Server {
         let verifier = RequestVerifier::new(config.identity.signature_window, NONCES_MAX, started_at);
         let router = router(&coordinator.handle(), verifier, &clock, &telemetry);
         let (permits, windows) = (Arc::new(Semaphore::new(descriptors.connections)), Windows::new());
-        let listener = |security| {
+        let listener_of = |security, router| {
             Arc::new(Listener {
                 security,
-                router: router.clone(),
+                router,
                 clock: Arc::clone(&clock),
                 handshake_timeout: config.listen.handshake_timeout,
                 connections: Arc::clone(&permits),
@@ -117,6 +117,7 @@ impl Server {
                 windows: windows.clone(),
             })
         };
+        let listener = |security| listener_of(security, router.clone());
         let (accepting, connections) = (TaskScope::new(), TaskScope::new());
         let acceptor = TlsAcceptor::from(Arc::new(tls_config));
         let secure = listener(Security::Tls { acceptor, trust_domain: ca.trust_domain().to_owned() });
@@ -145,7 +146,7 @@ impl Server {
             accepting: &accepting,
             connections: &connections,
             background: &background,
-            permits: &permits,
+            listener: &listener_of,
         };
         flower.start().await?;
         crash::reached(Point::Listening);

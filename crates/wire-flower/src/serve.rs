@@ -63,12 +63,10 @@ async fn dispatch(
             FlowerError::new(code, "this server does not offer this call")
         }
         Route::Runtime(_) => {
-            let detail = "applications are not served on this address";
-            FlowerError::new(FlowerCode::RuntimeEndpointUnavailable, detail)
+            FlowerError::new(FlowerCode::UnknownPath, "applications are not served on this address")
         }
         Route::Control(_) | Route::Unsupported(_) => {
-            let detail = "the command line is not served on this address";
-            FlowerError::new(FlowerCode::NoPermissions, detail)
+            FlowerError::new(FlowerCode::UnknownPath, "the command line is not served on this address")
         }
         Route::Fleet(_) => FlowerError::new(FlowerCode::Unavailable, "nodes are not served on this address"),
         Route::Adapter | Route::Join | Route::Health => {

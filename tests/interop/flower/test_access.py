@@ -15,8 +15,7 @@ def test_the_nodes_port_over_grpc_starts_nothing(world):
     server = harness.Server(world, grpc=True, isolation="process").start()
     with grpc.insecure_channel(server.grpc_address) as channel, pytest.raises(grpc.RpcError) as refusal:
         control_pb2_grpc.ControlStub(channel).StartRun(fabs.start_request())
-    refused = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-    assert refusal.value.code() in refused, refusal.value
+    assert refusal.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED), refusal.value
     assert not wire.call(server, "control/list-runs", control_pb2.ListRunsRequest()).message.run_dict
 
 

@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
 pub(crate) use self::greeting::Greeter;
@@ -51,6 +52,17 @@ const NATIVE_PATH: &str = "/native";
 const GRPC_PATH: &str = "/sheaf.native.v1.Participant";
 /// Where operators' paths begin.
 const ADMIN_PATH: &str = "/admin";
+/// Where Flower's paths begin, over HTTP and over gRPC.
+const FLOWER_PATHS: [&str; 8] = [
+    "/v1/fleet",
+    "/v1/runtime",
+    "/v1/control",
+    "/api/v0/fleet",
+    "/flwr.proto.Fleet",
+    "/flwr.proto.Control",
+    "/flwr.proto.GrpcAdapter",
+    "/flwr.proto.FlowerService",
+];
 
 /// What every connection shares.
 pub struct Listener {
@@ -70,6 +82,8 @@ pub(crate) enum Security {
     Tls { acceptor: TlsAcceptor, trust_domain: String },
     /// With a signed line; for loopback only.
     Plaintext(Greeter),
+    /// With a TLS handshake or with none; a front-end asks each call itself who makes it.
+    Anonymous(Option<TlsAcceptor>),
 }
 
 impl Listener {
@@ -167,7 +181,7 @@ async fn serve_plaintext(
     }
 }
 
-/// Serves one connection that begins with TLS, over any stream, until it ends or `draining` is cancelled.
+/// Serves one connection that begins with TLS or with HTTP, over any stream, until it ends or `draining` is cancelled.
 ///
 /// # Cancel safety
 /// Dropped, the connection breaks; what was answered stays done.
@@ -177,30 +191,42 @@ pub async fn serve_connection(
     listener: &Listener,
     draining: &TaskScope,
 ) {
-    let Security::Tls { acceptor, trust_domain } = &listener.security else { return };
+    match &listener.security {
+        Security::Tls { acceptor, trust_domain } => {
+            let Some(tls) = shake_hands(acceptor, stream, addr, listener).await else { return };
+            match peer_of_chain(tls.get_ref().1.peer_certificates(), trust_domain) {
+                Ok(peer) => serve_peer(TokioIo::new(tls), peer, addr, listener, draining).await,
+                Err(error) => {
+                    tracing::warn!(%addr, %error, "client certificate refused");
+                    refused("tls");
+                }
+            }
+        }
+        Security::Anonymous(Some(acceptor)) => {
+            let Some(tls) = shake_hands(acceptor, stream, addr, listener).await else { return };
+            serve_peer(TokioIo::new(tls), None, addr, listener, draining).await;
+        }
+        Security::Anonymous(None) => serve_peer(TokioIo::new(stream), None, addr, listener, draining).await,
+        // It begins with a line that is read before.
+        Security::Plaintext(_) => {}
+    }
+}
+
+/// The TLS handshake, in the time it has.
+async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    acceptor: &TlsAcceptor,
+    stream: S,
+    addr: SocketAddr,
+    listener: &Listener,
+) -> Option<TlsStream<S>> {
     let handshake = tokio::time::timeout(listener.handshake_timeout.as_duration(), acceptor.accept(stream));
-    let tls = match handshake.await {
-        Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => {
-            tracing::warn!(%addr, %error, "TLS handshake refused");
-            refused("tls");
-            return;
-        }
-        Err(_) => {
-            tracing::warn!(%addr, "TLS handshake took too long");
-            refused("tls");
-            return;
-        }
-    };
-    let peer = match peer_of_chain(tls.get_ref().1.peer_certificates(), trust_domain) {
-        Ok(peer) => peer,
-        Err(error) => {
-            tracing::warn!(%addr, %error, "client certificate refused");
-            refused("tls");
-            return;
-        }
-    };
-    serve_peer(TokioIo::new(tls), peer, addr, listener, draining).await;
+    match handshake.await {
+        Ok(Ok(tls)) => return Some(tls),
+        Ok(Err(error)) => tracing::warn!(%addr, %error, "TLS handshake refused"),
+        Err(_) => tracing::warn!(%addr, "TLS handshake took too long"),
+    }
+    refused("tls");
+    None
 }
 
 /// Serves a connection whose peer is known.
@@ -264,6 +290,8 @@ fn front_end(path: &str) -> &'static str {
         "grpc"
     } else if begins(ADMIN_PATH) {
         "admin"
+    } else if FLOWER_PATHS.iter().any(|path| begins(path)) {
+        "flower"
     } else {
         "other"
     }
@@ -319,77 +347,6 @@ where
     }
 }
 
-/// A listener whose peers bring no certificate: a front-end asks them itself who they are.
-pub(crate) struct OpenListener {
-    pub(crate) acceptor: Option<TlsAcceptor>,
-    pub(crate) router: Router,
-    pub(crate) handshake_timeout: Span,
-    pub(crate) connections: Arc<Semaphore>,
-}
-
-/// Accepts connections without client certificates until `accepting` is cancelled.
-pub(crate) async fn accept_open(
-    socket: TcpListener,
-    listener: Arc<OpenListener>,
-    accepting: TaskScope,
-    connections: TaskScope,
-) {
-    let windows = Windows::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = accepting.cancelled() => return,
-            accepted = socket.accept() => accepted,
-        };
-        let Ok((stream, addr)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let Ok(permit) = Arc::clone(&listener.connections).try_acquire_owned() else {
-            tracing::warn!(%addr, "connection refused: as many are open as may be");
-            refused("limit");
-            continue;
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%addr, %error, "a socket option could not be set");
-        }
-        let (listener, draining, window) = (Arc::clone(&listener), connections.clone(), windows.take());
-        connections.spawn(async move {
-            let open = Open::new();
-            serve_open(stream, addr, &listener, &window, &draining).await;
-            drop((open, permit));
-        });
-    }
-}
-
-async fn serve_open(
-    stream: TcpStream,
-    addr: SocketAddr,
-    listener: &OpenListener,
-    window: &Window,
-    draining: &TaskScope,
-) {
-    let router = listener.router.clone();
-    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        router.clone().oneshot(request.map(axum::body::Body::new))
-    });
-    let Some(acceptor) = &listener.acceptor else {
-        return serve_http(TokioIo::new(stream), service, window, draining, addr).await;
-    };
-    let handshake = tokio::time::timeout(listener.handshake_timeout.as_duration(), acceptor.accept(stream));
-    match handshake.await {
-        Ok(Ok(tls)) => serve_http(TokioIo::new(tls), service, window, draining, addr).await,
-        Ok(Err(error)) => {
-            tracing::warn!(%addr, %error, "TLS handshake refused");
-            refused("tls");
-        }
-        Err(_) => {
-            tracing::warn!(%addr, "TLS handshake took too long");
-            refused("tls");
-        }
-    }
-}
-
 /// Connections of the listener for metrics and health; they are within the descriptors kept for other things.
 const PLAIN_CONNECTIONS_MAX: usize = 64;
 
@@ -431,7 +388,9 @@ mod tests {
         assert_eq!(front_end("/native/v1/beat"), "native");
         assert_eq!(front_end("/sheaf.native.v1.Participant/Beat"), "grpc");
         assert_eq!(front_end("/admin/v1/runs"), "admin");
-        for other in ["/", "", "/health", "/natives", "/admin", "/../native/"] {
+        assert_eq!(front_end("/v1/fleet/pull-messages"), "flower");
+        assert_eq!(front_end("/flwr.proto.Fleet/PullMessages"), "flower");
+        for other in ["/", "", "/health", "/natives", "/admin", "/v1/fleets/x", "/../native/"] {
             assert_eq!(front_end(other), "other", "{other:?}");
         }
     }
