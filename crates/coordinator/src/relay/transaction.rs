@@ -43,7 +43,7 @@ impl Relays {
     /// Carries out `change` on a run; returns when what it applied is durable.
     ///
     /// # Errors
-    /// Not found; what `change` says; unavailable when it cannot be made durable now, and nothing was changed.
+    /// Not found; what `change` says; unavailable when it cannot be made durable now; whether it is shows when the run can be read again.
     /// # Cancel safety
     /// A dropped call is carried out wholly or not at all.
     pub(super) async fn transact<T, F>(&self, run: RunId, change: F) -> Result<T, Error>

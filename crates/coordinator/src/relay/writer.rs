@@ -170,7 +170,11 @@ impl RelayWriter {
                         slot.set_stale();
                     }
                 }
-                let told = || Error::unavailable("nothing was changed: the state store cannot take it now");
+                let told = || {
+                    Error::unavailable(
+                        "it is not known yet whether this was carried out: the state store cannot take it now",
+                    )
+                };
                 batch.answers.into_iter().for_each(|answer| answer(Err(told())));
                 self.rebuild().await;
             }
