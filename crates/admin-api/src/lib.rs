@@ -17,5 +17,7 @@ pub use body::{
     ApproveBody, BackupBody, CreateRunBody, CreatedRun, ErrorBody, ErrorDetail, ExtendBody, HeadBody,
     InviteBody, JournalBody, KitBody, ModelBody, PlanBody, PlanSummary, ReasonBody, RemoveBody,
 };
-pub use export::{CheckedExport, EXPORT_LINE_LEN_MAX, ExportError, HeadLine, check_export};
+pub use export::{
+    CheckedExport, EXPORT_LINE_LEN_MAX, ExportError, HEAD_LINE_LEN_MAX, HeadLine, check_export,
+};
 pub use routes::{ROUTES, router};
