@@ -28,6 +28,7 @@ mod settings;
 mod shared;
 mod tasks;
 mod tiles;
+mod vetted;
 mod writer;
 
 pub use error::Error;

@@ -35,7 +35,7 @@ impl Layout {
     }
 
     /// The stretches of objects that hold `span`; shorter where the stream ends.
-    fn locate(&self, span: ByteSpan) -> Vec<Segment> {
+    pub(crate) fn locate(&self, span: ByteSpan) -> Vec<Segment> {
         let end = span.offset.saturating_add(span.len);
         let first = self.starts.partition_point(|start| *start <= span.offset).saturating_sub(1);
         let mut found = Vec::new();
@@ -71,7 +71,8 @@ pub(crate) async fn read(blob: &dyn BlobStore, layout: &Layout, span: ByteSpan) 
     Ok(join(blob.read_many(&layout.locate(span)).await?))
 }
 
-fn join(mut parts: Vec<Bytes>) -> Bytes {
+/// The parts of one stretch in one piece.
+pub(crate) fn join(mut parts: Vec<Bytes>) -> Bytes {
     if parts.len() == 1 {
         return parts.swap_remove(0);
     }

@@ -17,6 +17,7 @@ use crate::registry::Registry;
 use crate::relay::Relays;
 use crate::shared::{GATES_MAX, RELEASE_PERMITS, RunSlot, Shared};
 use crate::tiles::Tiles;
+use crate::vetted::Vetted;
 use crate::writer::Writer;
 use crate::{Error, Handle, Settings, housekeeping, recover};
 
@@ -75,6 +76,7 @@ impl Coordinator {
         let shared = Arc::new(Shared {
             budget: Budget::new(settings.inflight, settings.inflight_wait),
             tiles: Tiles::new(settings.handing_out, settings.inflight_wait),
+            vetted: Vetted::default(),
             settings,
             store: dependencies.store,
             blob: dependencies.blob,

@@ -24,6 +24,7 @@ use crate::quarantine::{Broken, Quarantine};
 use crate::registry::Registry;
 use crate::tasks::Tasks;
 use crate::tiles::Tiles;
+use crate::vetted::Vetted;
 use crate::{Error, Settings};
 
 /// Everything the coordinator's parts share.
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) budget: Budget,
     pub(crate) tiles: Tiles,
+    pub(crate) vetted: Vetted,
     /// Folds under way: each stage is folded by one task at a time.
     pub(crate) folding: Mutex<HashSet<(RunId, StageKey)>>,
     /// Models on their way in from operators: when the last piece came.

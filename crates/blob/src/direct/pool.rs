@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::AlignedBuffer;
 
 /// What is hashed and written at a time, in bytes.
-pub(crate) const BUFFER_LEN: usize = 512 * 1024;
+pub(crate) const BUFFER_LEN: usize = super::buffer::HUGE_LEN;
 /// How many bytes rest in a pool at most.
-const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Lengths are multiples of this, in bytes, so that a buffer fits the next one who asks; a shorter one is not kept.
 const GRAIN: usize = 64 * 1024;
 

@@ -32,6 +32,7 @@ mod committer;
 mod header;
 mod index;
 mod open;
+mod read;
 mod spool;
 mod writer;
 
@@ -40,15 +41,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use sheaf_domain::{ByteSize, Digest, Segment};
 use sheaf_runtime::{Compute, TaskScope};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::direct::{ALIGN, Buffers};
+use crate::direct::Buffers;
 use crate::files::{Files, LocalFiles, Lock};
 use crate::hash::Stage;
 use crate::{BlobStore, Error, Hold, ObjectWriter, Usage};
 use committer::{Change, DiskTable};
+use read::Pinned;
 use spool::{Extent, Spool};
 use writer::DiskWriter;
 
@@ -175,37 +178,11 @@ impl Shared {
     fn pin(&self, object: &Digest, offset: u64, len: u64) -> Result<Pinned, Error> {
         let table = self.table();
         let found = table.range(object, offset, len)?;
+        // An object's length is that of one that was written by a process of this machine.
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
         Ok(Pinned { extent: Arc::clone(&found.place), offset, len })
     }
 }
-
-/// A stretch that can be read whatever is released meanwhile.
-struct Pinned {
-    extent: Arc<Extent>,
-    offset: u64,
-    len: u64,
-}
-
-impl Pinned {
-    fn read(&self, buffers: &Buffers) -> Result<Bytes, Error> {
-        // The length is at most that of an object that was written by a process of this machine.
-        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
-        if len < DIRECT_LEN_LEAST {
-            let mut bytes = vec![0; len];
-            self.extent.read(&mut bytes, self.offset)?;
-            return Ok(Bytes::from(bytes));
-        }
-        // The blocks around the stretch; extents begin and end on blocks, so they are inside.
-        let before = usize::try_from(self.offset % ALIGN as u64).unwrap_or(0);
-        let blocks_len = (before + len).next_multiple_of(ALIGN);
-        let mut buffer = buffers.take(blocks_len);
-        self.extent.read(&mut buffer[..blocks_len], self.offset - before as u64)?;
-        Ok(Bytes::from_owner(buffer).slice(before..before + len))
-    }
-}
-
-/// A shorter read than this goes through the page cache: a block's worth of alignment costs more than a copy.
-const DIRECT_LEN_LEAST: usize = 64 * 1024;
 
 /// The committer's answer.
 async fn asked<T>(outcome: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
@@ -221,16 +198,19 @@ impl BlobStore for DiskBlobs {
     }
 
     async fn read(&self, object: &Digest, offset: u64, len: u64) -> Result<Bytes, Error> {
-        let pinned = self.shared.pin(object, offset, len)?;
-        let buffers = self.shared.buffers.clone();
-        self.shared.disk.run(move || pinned.read(&buffers)).await?
+        let segment = Segment { object: *object, offset, len };
+        let read = self.read_many(&[segment]).await?;
+        Ok(read.into_iter().next().unwrap_or_default())
     }
 
     async fn read_many(&self, segments: &[Segment]) -> Result<Vec<Bytes>, Error> {
         let pin = |segment: &Segment| self.shared.pin(&segment.object, segment.offset, segment.len);
         let pinned = segments.iter().map(pin).collect::<Result<Vec<_>, _>>()?;
-        let buffers = self.shared.buffers.clone();
-        self.shared.disk.run(move || pinned.iter().map(|stretch| stretch.read(&buffers)).collect()).await?
+        let parts = read::parts(pinned).into_iter().map(|part| {
+            let buffers = self.shared.buffers.clone();
+            async move { self.shared.disk.run(move || part.read(&buffers)).await? }
+        });
+        Ok(try_join_all(parts).await?.into_iter().flatten().collect())
     }
 
     async fn len(&self, object: &Digest) -> Result<Option<u64>, Error> {

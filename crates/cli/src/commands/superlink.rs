@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use sheaf_domain::Span;
 use sheaf_runtime::TaskScope;
 use sheaf_server::{Config, FlowerSection, LogSection, LoopbackAddr, Server, ServerAppsMode};
 
@@ -74,6 +75,9 @@ pub(crate) struct Args {
     /// Start ServerApps even where nothing keeps them from reading what this server can read.
     #[arg(long, help_heading = "Beyond upstream")]
     server_apps_unwalled: bool,
+    /// The longest a request for work is held while there is none, such as `20s`; `0s` answers at once.
+    #[arg(long, value_name = "TIME", help_heading = "Beyond upstream")]
+    hold_max: Option<Span>,
     /// Be killed where the variable `SHEAF_CRASH_AT` says, for crash tests.
     #[arg(long, hide = true)]
     crash_points: bool,
@@ -164,6 +168,7 @@ fn config(args: &Args) -> anyhow::Result<(Config, Option<tempfile::TempDir>)> {
     // Operators of this machine find the port in the data directory.
     config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
     config.telemetry.address = health.transpose()?;
+    config.limits.hold_max = args.hold_max.unwrap_or(config.limits.hold_max);
     Ok((config, kept))
 }
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sheaf_blob::{Hold, ObjectWriter};
-use sheaf_domain::{Assignment, Digest, Identity, Role, RunId, SiteName, TaskId};
+use sheaf_domain::{Assignment, Digest, Identity, Manifest, OutputSlot, Role, RunId, SiteName, TaskId};
 use sheaf_engine::TaskStanding;
 
 use crate::budget::Reservation;
 use crate::incidents::Kind;
 use crate::outbox::lock;
 use crate::shared::{Shared, task_hold, upload_hold};
+use crate::vetted::Vetting;
 use crate::{Error, Handle, MISSING_MAX, PIECE_LEN_MAX, gate};
 
 /// A piece on its way in; dropped before [`Upload::finish`], it leaves nothing behind.
@@ -23,6 +24,7 @@ pub struct Upload {
     len: u64,
     hold: Hold,
     of: Source,
+    vetting: Vetting,
     shared: Arc<Shared>,
     _reservation: Reservation,
 }
@@ -46,6 +48,7 @@ impl Upload {
     /// # Cancel safety
     /// Not safe: a dropped write leaves the upload unusable; drop it too.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        self.vetting.feed(&bytes);
         let written = self.writer.write(bytes).await.map_err(Error::from);
         written.inspect_err(|error| note(&self.shared, &self.of, error))
     }
@@ -61,6 +64,7 @@ impl Upload {
         let finished = self.writer.finish(Some(expected)).await.map_err(Error::from);
         finished.inspect_err(|error| note(&self.shared, &self.of, error))?;
         metrics::counter!(sheaf_telemetry::names::UPLOAD_BYTES_TOTAL).increment(self.len);
+        self.shared.vetted.note(expected, self.vetting);
         match &self.of {
             Source::Task { run, task, site } => self.shared.keep_piece(*run, *task, site, &self.hold).await,
             Source::Operator | Source::Mail { .. } => {
@@ -135,8 +139,9 @@ impl Handle {
         let hold = task_hold(task)?;
         self.touch(&who.name, None).await?;
         let of = Source::Task { run, task, site: who.name.clone() };
-        let allowed = self.allowed_bytes(&standing)?;
-        self.reserve(hold, len, allowed, of).await
+        let expected = self.expected(&standing)?;
+        let upload = self.reserve(hold, len, self.allowed_bytes(&expected), of).await?;
+        Ok(Upload { vetting: Vetting::of(expected.iter().flatten().map(|model| &**model)), ..upload })
     }
 
     /// Reserves room for a piece of a model an operator hands in; `upload` names what belongs together. An upload that rests
@@ -161,7 +166,8 @@ impl Handle {
     ) -> Result<Upload, Error> {
         let reserved = self.reserve_room(&hold, len, allowed).await;
         let (writer, reservation) = reserved.inspect_err(|error| note(&self.shared, &of, error))?;
-        Ok(Upload { writer, len, hold, of, shared: Arc::clone(&self.shared), _reservation: reservation })
+        let (vetting, shared) = (Vetting::default(), Arc::clone(&self.shared));
+        Ok(Upload { writer, len, hold, of, vetting, shared, _reservation: reservation })
     }
 
     async fn reserve_room(
@@ -233,15 +239,16 @@ impl Handle {
         Err(Error::not_found("no such task"))
     }
 
+    /// The models that the outputs of a task must be like, where they must.
+    fn expected(&self, assignment: &Assignment) -> Result<Vec<Option<Arc<Manifest>>>, Error> {
+        let expected = |output: &OutputSlot| gate::expected_manifest(&self.shared, assignment, &output.slot);
+        assignment.outputs.iter().map(expected).collect()
+    }
+
     /// How many bytes may be uploaded under a task: what its outputs hold, and one piece beyond for a re-cut upload.
-    fn allowed_bytes(&self, assignment: &Assignment) -> Result<u64, Error> {
-        let mut allowed = PIECE_LEN_MAX;
-        for output in &assignment.outputs {
-            let expected = gate::expected_manifest(&self.shared, assignment, &output.slot)?;
-            let len =
-                expected.map_or(self.shared.settings.init_model_max.as_bytes(), |model| model.byte_len());
-            allowed = allowed.saturating_add(len);
-        }
-        Ok(allowed)
+    fn allowed_bytes(&self, expected: &[Option<Arc<Manifest>>]) -> u64 {
+        let any = self.shared.settings.init_model_max.as_bytes();
+        let lens = expected.iter().map(|model| model.as_ref().map_or(any, |model| model.byte_len()));
+        lens.fold(PIECE_LEN_MAX, u64::saturating_add)
     }
 }

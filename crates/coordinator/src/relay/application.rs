@@ -163,7 +163,7 @@ impl Relays {
         hold: Duration,
     ) -> Result<Option<Claimed>, Error> {
         let mut pending = self.core.online.watch_pending();
-        let deadline = tokio::time::Instant::now() + hold;
+        let deadline = tokio::time::Instant::now() + self.hold(hold);
         loop {
             pending.mark_unchanged();
             for slot in self.runs() {

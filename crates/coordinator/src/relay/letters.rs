@@ -123,7 +123,7 @@ impl Relays {
     /// A dropped call may have handed the letter out; it is handed out again.
     pub async fn next_letter(&self, site: &SiteName, hold: Duration) -> Result<Option<Handed>, Error> {
         let mut letters = self.core.online.watch(site);
-        let deadline = tokio::time::Instant::now() + hold;
+        let deadline = tokio::time::Instant::now() + self.hold(hold);
         loop {
             letters.mark_unchanged();
             if let Some(handed) = self.hand_out(site).await? {
@@ -180,7 +180,7 @@ impl Relays {
         let slot = self.slot(run)?;
         let mut changed = slot.changed.subscribe();
         let started = tokio::time::Instant::now();
-        let mut deadline = started + hold;
+        let mut deadline = started + self.hold(hold);
         let mut known_before = false;
         loop {
             changed.mark_unchanged();

@@ -103,6 +103,11 @@ impl Relays {
         &self.shared.settings.relay
     }
 
+    /// How long a request is held that asks to be: what the server allows at most.
+    fn hold(&self, wanted: std::time::Duration) -> std::time::Duration {
+        wanted.min(self.shared.settings.hold_max.as_duration())
+    }
+
     /// Every relayed run, oldest first.
     fn runs(&self) -> Vec<Arc<slot::Slot>> {
         self.core.slots.all()
