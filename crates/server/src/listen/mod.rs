@@ -34,8 +34,6 @@ use self::window::Window;
 pub(crate) use self::window::Windows;
 use crate::descriptors::Bound;
 
-/// HTTP/2 frames as large as this are taken and sent.
-const FRAME_LEN: u32 = 256 * 1024;
 /// Streams one connection may have open.
 const STREAMS_MAX: u32 = 64;
 /// The largest headers, in bytes.
@@ -325,7 +323,7 @@ where
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_frame_size(FRAME_LEN)
+        .max_frame_size(window.frame())
         .initial_stream_window_size(window.stream())
         .initial_connection_window_size(window.connection())
         .max_concurrent_streams(STREAMS_MAX)

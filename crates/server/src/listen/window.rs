@@ -15,10 +15,14 @@ const WINDOW_MOST: u32 = 1024 * 1024;
 /// Beside its largest stream a connection may have this many bytes more under way, so that one upload that waits for its turn
 /// does not hold up a beat.
 const BESIDE: u32 = 64 * 1024;
+/// Frames of a connection with a small window; the shortest bound the protocol knows is half of it.
+const FRAME_LEAST: u32 = 32 * 1024;
+/// Frames beyond this gain nothing.
+const FRAME_MOST: u32 = 256 * 1024;
 /// What all connections together may send before it is read, in bytes.
-const POOL: u64 = 16 * 1024 * 1024;
+const POOL: u64 = 8 * 1024 * 1024;
 /// A new connection takes this part of what is left.
-const SHARE: u64 = 16;
+const SHARE: u64 = 8;
 
 /// The pool; clones share it.
 #[derive(Debug, Clone)]
@@ -53,6 +57,11 @@ impl Window {
     /// What one stream may send before it is read, in bytes.
     pub(crate) fn stream(&self) -> u32 {
         self.stream
+    }
+
+    /// The longest frame the connection may send, in bytes: one is gathered whole, beside what the windows promise.
+    pub(crate) fn frame(&self) -> u32 {
+        (self.stream / 2).clamp(FRAME_LEAST, FRAME_MOST)
     }
 
     /// What the connection may send before it is read, in bytes.
