@@ -128,8 +128,8 @@ impl<'a> Driver<'a> {
         let input = self.next_input();
         let is_new_before = self.seen.len();
         if let Err(finding) = self.attempt(&input).outcome {
-            let input = shrink::minimise(self.target, input, &finding, self.clock);
-            let finding = trial::attempt(self.target, &input, self.clock).outcome.err().unwrap_or(finding);
+            let input = shrink::minimise(self.target, input, &finding);
+            let finding = trial::attempt(self.target, &input).outcome.err().unwrap_or(finding);
             return Err(Box::new(Crash { input, finding }));
         }
         let has_room = self.corpus.len() < KEPT_MAX && self.corpus_bytes + input.len() < KEPT_BYTES_MAX;
@@ -157,7 +157,7 @@ impl<'a> Driver<'a> {
         if let Some(trace) = &self.trace {
             trace.note(input);
         }
-        let trial = trial::attempt(self.target, input, self.clock);
+        let trial = trial::attempt(self.target, input);
         self.tally.inputs += 1;
         self.tally.slowest = self.tally.slowest.max(trial.time);
         #[expect(clippy::cast_precision_loss, reason = "a share, for people")]

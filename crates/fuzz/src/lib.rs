@@ -9,6 +9,7 @@ mod driver;
 mod form;
 mod heap;
 mod mutate;
+mod processor;
 mod shrink;
 mod target;
 pub mod targets;

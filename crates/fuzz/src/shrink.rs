@@ -3,8 +3,6 @@
 //! # Source
 //! Zeller and Hildebrandt 2002, "Simplifying and isolating failure-inducing input"; here with halving steps only.
 
-use sheaf_runtime::Clock;
-
 use crate::target::Target;
 use crate::trial::{self, Finding};
 
@@ -12,9 +10,9 @@ use crate::trial::{self, Finding};
 const TRIALS_MAX: usize = 20_000;
 
 /// The smallest input found that shows a finding like `finding`.
-pub(crate) fn minimise(target: &Target, input: Vec<u8>, finding: &Finding, clock: &dyn Clock) -> Vec<u8> {
+pub(crate) fn minimise(target: &Target, input: Vec<u8>, finding: &Finding) -> Vec<u8> {
     let still_shows = |candidate: &[u8]| {
-        let found = trial::attempt(target, candidate, clock).outcome;
+        let found = trial::attempt(target, candidate).outcome;
         found.is_err_and(|found| found.is_like(finding))
     };
     smaller(input, still_shows)

@@ -1,7 +1,8 @@
 //! One input against one decoder: what came of it, and whether that is a finding.
 //!
 //! Findings are a panic (of the decoder, or of an invariant its body checks), a decode that held more than its ceiling, and a
-//! decode that takes out of all proportion. Time is judged against a fixed piece of work done right then on the same machine.
+//! decode that takes out of all proportion. Time is that of the processor, and judged against a fixed piece of work done right then on the
+//! same machine.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +10,10 @@ use std::sync::Once;
 use std::time::Duration;
 
 use sheaf_domain::Digest;
-use sheaf_runtime::Clock;
+use sheaf_runtime::Clock as _;
 
 use crate::heap::Taken;
+use crate::processor::ProcessorClock;
 use crate::target::{Probe, Target, Verdict};
 
 /// What is wrong with a decoder.
@@ -76,12 +78,12 @@ pub const SLOW_PIECES: u32 = 300;
 const UNSUSPICIOUS: Duration = Duration::from_millis(50);
 
 /// Tries one input.
-pub fn attempt(target: &Target, input: &[u8], clock: &dyn Clock) -> Trial {
-    let mut trial = once(target, input, clock);
+pub fn attempt(target: &Target, input: &[u8]) -> Trial {
+    let mut trial = once(target, input);
     if trial.outcome.is_ok() && trial.time > UNSUSPICIOUS {
-        let reference = reference_time(clock);
-        // The shortest of three: another process may have had the processor.
-        let again = (0..2).map(|_| once(target, input, clock).time).min().unwrap_or_default();
+        let reference = reference_time();
+        // The shortest of three: another process may have had the caches.
+        let again = (0..2).map(|_| once(target, input).time).min().unwrap_or_default();
         let took = trial.time.min(again);
         if took > reference * SLOW_PIECES {
             trial.outcome = Err(Finding::TooSlow { took, reference });
@@ -90,9 +92,9 @@ pub fn attempt(target: &Target, input: &[u8], clock: &dyn Clock) -> Trial {
     trial
 }
 
-fn once(target: &Target, input: &[u8], clock: &dyn Clock) -> Trial {
+fn once(target: &Target, input: &[u8]) -> Trial {
     listen_to_panics();
-    let mut probe = Probe::new(clock);
+    let mut probe = Probe::new(&ProcessorClock);
     IS_TRYING.set(true);
     let caught = catch_unwind(AssertUnwindSafe(|| (target.body)(input, &mut probe)));
     IS_TRYING.set(false);
@@ -108,11 +110,11 @@ fn once(target: &Target, input: &[u8], clock: &dyn Clock) -> Trial {
     Trial { outcome, taken, time }
 }
 
-fn reference_time(clock: &dyn Clock) -> Duration {
+fn reference_time() -> Duration {
     let block = vec![0x5a; 1 << 20];
-    let from = clock.monotonic();
+    let from = ProcessorClock.monotonic();
     std::hint::black_box(Digest::of(std::hint::black_box(&block)));
-    clock.monotonic().saturating_sub(from)
+    ProcessorClock.monotonic().saturating_sub(from)
 }
 
 /// Where a panic happened: what its message begins with.
