@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::source::{Lines, Section, clipped, config_value, line_of, list, nearest};
 use super::{
-    AdaptiveSpec, Better, CohortSpec, EvaluateSpec, Init, Keep, PLAN_LEN_MAX, Plan, StopSpec, StrategyKind,
+    AdaptiveSpec, Better, CohortSpec, EvaluateSpec, Init, Keep, PLAN_LEN_MAX, PLAN_MARKS_MAX, Plan, StopSpec, StrategyKind,
     StrategySpec, check,
 };
 use crate::stage::ClipBound;
@@ -56,6 +56,13 @@ impl Plan {
     pub fn parse(text: &str) -> Result<Plan, Error> {
         if text.len() > PLAN_LEN_MAX {
             let message = format!("the plan is {} bytes long; at most {PLAN_LEN_MAX} are read", text.len());
+            return Err(Error::BadPlan { line: None, message });
+        }
+        let marks = text.bytes().filter(|byte| matches!(byte, b'.' | b'[' | b'{')).count();
+        if marks > PLAN_MARKS_MAX {
+            let message = format!(
+                "the plan has {marks} dots and opening brackets; at most {PLAN_MARKS_MAX} are read, so that its tables stay few"
+            );
             return Err(Error::BadPlan { line: None, message });
         }
         let table = DeTable::parse(text).map_err(|error| Error::BadPlan {

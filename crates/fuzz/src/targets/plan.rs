@@ -1,17 +1,17 @@
 //! Plans: the TOML an operator hands in.
 
-use sheaf_domain::plan::{PLAN_LEN_MAX, Plan};
+use sheaf_domain::plan::{PLAN_LEN_MAX, PLAN_MARKS_MAX, Plan};
 
 use crate::form::{self, Form};
 use crate::target::{Ceiling, Probe, Target, Verdict};
 
-/// `Plan::parse`. TOML is held as a tree with the place of every value.
+/// `Plan::parse`. TOML is held as a tree with the place of every value; each of the few tables a text may have takes a kilobyte.
 pub(super) const TARGET: Target = Target {
     name: "plan",
     about: "a plan in TOML",
     form: Form::Text(form::PLAN),
     len_max: PLAN_LEN_MAX + 1,
-    ceiling: Ceiling { per_byte: 256, constant: 64 * 1024 },
+    ceiling: Ceiling { per_byte: 256, constant: 64 * 1024 + PLAN_MARKS_MAX * 1024 },
     samples,
     body,
 };
