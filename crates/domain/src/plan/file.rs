@@ -7,8 +7,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::source::{Lines, Section, clipped, config_value, line_of, list, nearest};
 use super::{
-    AdaptiveSpec, Better, CohortSpec, EvaluateSpec, Init, Keep, PLAN_LEN_MAX, PLAN_MARKS_MAX, Plan, StopSpec, StrategyKind,
-    StrategySpec, check,
+    AdaptiveSpec, Better, CohortSpec, EvaluateSpec, Init, Keep, PLAN_LEN_MAX, PLAN_MARKS_MAX, Plan, StopSpec,
+    StrategyKind, StrategySpec, check,
 };
 use crate::stage::ClipBound;
 use crate::{ConfigMap, Error};

@@ -11,7 +11,7 @@ pub(super) const TARGET: Target = Target {
     about: "a plan in TOML",
     form: Form::Text(form::PLAN),
     len_max: PLAN_LEN_MAX + 1,
-    ceiling: Ceiling { per_byte: 256, constant: 64 * 1024 + PLAN_MARKS_MAX * 1024 },
+    ceiling: Ceiling { per_byte: 256, constant: 64 * 1024 + PLAN_MARKS_MAX as u64 * 1024 },
     samples,
     body,
 };
