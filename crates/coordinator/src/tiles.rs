@@ -1,6 +1,6 @@
-//! Tiles of models that are being handed out: N readers of one model share one copy of its bytes.
+//! Tiles of what is being handed out: N readers of one model, or of one object of a relayed run, share one copy of its bytes.
 //!
-//! A tile is a stretch of a version's canonical byte stream, read from the store once and given out as shared bytes. Every tile
+//! A tile is a stretch of a version's canonical byte stream, or of an object, read from the store once and given out as shared bytes. Every tile
 //! in memory has its length reserved from a budget, until its last reader has sent it; the newest rest here for those who come
 //! next, in at most half of the budget, so that a slow reader of old tiles never keeps all of it from the others. When the
 //! budget is used up, readers wait their turn and are told to come again after a while.
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use sheaf_blob::BlobStore;
-use sheaf_domain::{ByteSize, ByteSpan, Manifest, Segment, Span, VersionRef};
+use sheaf_domain::{ByteSize, ByteSpan, Digest, Manifest, Segment, Span, VersionRef};
 use tokio::sync::OnceCell;
 
 use crate::Error;
@@ -29,11 +29,18 @@ pub(crate) struct Tiles {
     resting: Mutex<VecDeque<(Key, Arc<OnceCell<Bytes>>)>>,
 }
 
-/// Which tile of which version; a version's bytes never change.
+/// Which tile of what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
-    version: VersionRef,
+    of: Of,
     tile_idx: u64,
+}
+
+/// What a tile is of; the bytes of neither ever change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Of {
+    Version(VersionRef),
+    Object(Digest),
 }
 
 /// Bytes that give their share of the budget back with their last reader.
@@ -95,6 +102,26 @@ impl Tiles {
         Ok(Bytes::from_owner(Held { bytes: joined.freeze(), _reservation: reservation }))
     }
 
+    /// Reads an object of `len` bytes from `offset` on: to the end of a tile at most.
+    ///
+    /// # Errors
+    /// As [`Tiles::read`].
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn read_object(
+        &self,
+        blob: &dyn BlobStore,
+        object: &Digest,
+        len: u64,
+        offset: u64,
+    ) -> Result<Bytes, Error> {
+        let tile_idx = offset / TILE_LEN;
+        let key = Key { of: Of::Object(*object), tile_idx };
+        let whole = |span: ByteSpan| vec![Segment { object: *object, offset: span.offset, len: span.len }];
+        let tile = self.tile_of(blob, key, len, whole).await?;
+        cut(&tile, tile_idx, offset, len.min((tile_idx + 1) * TILE_LEN))
+    }
+
     async fn tile(
         &self,
         blob: &dyn BlobStore,
@@ -102,14 +129,25 @@ impl Tiles {
         manifest: &Manifest,
         tile_idx: u64,
     ) -> Result<Bytes, Error> {
-        let cell = self.cell(Key { version: version.clone(), tile_idx });
+        let key = Key { of: Of::Version(version.clone()), tile_idx };
+        self.tile_of(blob, key, manifest.byte_len(), |span| joined(manifest.locate(span))).await
+    }
+
+    /// A tile of something of `total` bytes, whose stretches lie where `locate` says.
+    async fn tile_of(
+        &self,
+        blob: &dyn BlobStore,
+        key: Key,
+        total: u64,
+        locate: impl Fn(ByteSpan) -> Vec<Segment>,
+    ) -> Result<Bytes, Error> {
+        let offset = key.tile_idx * TILE_LEN;
+        let cell = self.cell(key);
         // Whoever comes first reads; the others wait for it. When it fails or leaves, the next one reads.
         let read = cell.get_or_try_init(async || {
-            let offset = tile_idx * TILE_LEN;
-            let len = TILE_LEN.min(manifest.byte_len().saturating_sub(offset));
+            let len = TILE_LEN.min(total.saturating_sub(offset));
             let reservation = self.budget.reserve(len).await?;
-            let segments = joined(manifest.locate(ByteSpan { offset, len }));
-            let parts = blob.read_many(&segments).await?;
+            let parts = blob.read_many(&locate(ByteSpan { offset, len })).await?;
             let bytes = match <[Bytes; 1]>::try_from(parts) {
                 Ok([whole]) => whole,
                 Err(parts) => Bytes::from(parts.concat()),
@@ -137,7 +175,7 @@ fn cut(tile: &Bytes, tile_idx: u64, from: u64, to: u64) -> Result<Bytes, Error> 
     let start = tile_idx * TILE_LEN;
     let place = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
     if place(to) > tile.len() {
-        return Err(Error::internal("a version is shorter than its manifest says"));
+        return Err(Error::internal("a tile is shorter than what it is of"));
     }
     Ok(tile.slice(place(from)..place(to)))
 }
@@ -159,7 +197,7 @@ fn joined(segments: Vec<Segment>) -> Vec<Segment> {
 #[cfg(test)]
 mod tests {
     use sheaf_blob::{Hold, MemoryBlobs};
-    use sheaf_domain::{Digest, ErrorKind, LineageName, RunId};
+    use sheaf_domain::{ErrorKind, LineageName, RunId};
     use sheaf_tensor::{Dtype, TensorSpec};
 
     use super::*;
@@ -236,6 +274,24 @@ mod tests {
         assert_ne!(one.as_ptr(), apart.as_ptr());
         assert_eq!(one, apart);
         assert_eq!(tiles.budget.reserved(), 2 * TILE_LEN);
+    }
+
+    #[tokio::test]
+    async fn an_object_is_read_tile_by_tile_and_shared() {
+        let blob = MemoryBlobs::new(ByteSize::from_mib(64));
+        let whole = stream(TILE_LEN + 1_000);
+        let mut writer = blob.writer(&Hold::new("object").unwrap(), whole.len() as u64).await.unwrap();
+        writer.write(Bytes::from(whole.clone())).await.unwrap();
+        let object = writer.finish(None).await.unwrap().digest;
+        let tiles = Tiles::new(ByteSize::from_mib(32), Span::from_millis(1));
+        let read =
+            async |offset| tiles.read_object(&blob, &object, whole.len() as u64, offset).await.unwrap();
+        for offset in [0, 7, TILE_LEN - 1, TILE_LEN, TILE_LEN + 999] {
+            let end = if offset < TILE_LEN { TILE_LEN } else { TILE_LEN + 1_000 };
+            assert!(read(offset).await == whole[place(offset)..place(end)], "from {offset}");
+        }
+        assert_eq!(read(0).await.as_ptr(), read(0).await.as_ptr());
+        assert_eq!(tiles.budget.reserved(), TILE_LEN + 1_000);
     }
 
     #[tokio::test]

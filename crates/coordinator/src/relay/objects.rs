@@ -16,8 +16,8 @@ use crate::{Error, PIECE_LEN_MAX};
 
 /// How many objects of a run are made durable at once.
 pub(super) const INTAKES_MAX: u32 = 1024;
-/// How much of an object is read at a time.
-const READ_LEN: u64 = 1 << 20;
+/// An object up to this long is read for its reader alone, beside the budget for what is handed out.
+const SMALL_LEN: u64 = 64 * 1024;
 
 /// What becomes of an object that is offered.
 #[derive(Debug)]
@@ -104,12 +104,14 @@ pub enum Found {
     There(ObjectReader),
 }
 
-/// Reads an object piece by piece.
+/// Reads an object piece by piece; readers of one object share its bytes.
 #[derive(Debug)]
 pub struct ObjectReader {
     object: Digest,
     len: u64,
     offset: u64,
+    /// The first bytes, until they are taken.
+    first: Option<Bytes>,
     relays: Relays,
 }
 
@@ -134,10 +136,20 @@ impl ObjectReader {
         if self.offset == self.len {
             return Ok(None);
         }
-        let len = READ_LEN.min(self.len - self.offset);
-        let bytes = self.relays.shared.blob.read(&self.object, self.offset, len).await?;
+        let bytes = match self.first.take() {
+            Some(first) => first,
+            None => self.read().await?,
+        };
         self.offset += bytes.len() as u64;
         Ok(Some(bytes))
+    }
+
+    async fn read(&self) -> Result<Bytes, Error> {
+        let shared = &self.relays.shared;
+        if self.len <= SMALL_LEN {
+            return Ok(shared.blob.read(&self.object, self.offset, self.len - self.offset).await?);
+        }
+        shared.tiles.read_object(&*shared.blob, &self.object, self.len, self.offset).await
     }
 }
 
@@ -187,7 +199,7 @@ impl Relays {
     /// Looks for an object of a run that `who` may read.
     ///
     /// # Errors
-    /// Not found for the run; when the store cannot tell.
+    /// Not found for the run; when the store cannot tell; exhausted when too much is being handed out.
     /// # Cancel safety
     /// Safe.
     pub async fn find(&self, who: &Principal, run: RunId, object: Digest) -> Result<Found, Error> {
@@ -201,7 +213,12 @@ impl Relays {
             return Ok(Found::Awaited);
         }
         match self.shared.blob.len(&object).await? {
-            Some(len) => Ok(Found::There(ObjectReader { object, len, offset: 0, relays: self.clone() })),
+            Some(len) => {
+                let mut reader = ObjectReader { object, len, offset: 0, first: None, relays: self.clone() };
+                // Where there is no room for it now, that can still be said.
+                reader.first = Some(reader.read().await?);
+                Ok(Found::There(reader))
+            }
             // Freed a moment ago.
             None => Ok(Found::Unknown),
         }
