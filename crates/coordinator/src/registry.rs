@@ -83,6 +83,14 @@ impl Registry {
         }
     }
 
+    /// Forgets a site that could not come in any more, after the store has.
+    pub(crate) fn forget(&self, name: &SiteName) {
+        let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gone) = sites.by_name.remove(name) {
+            sites.by_key.remove(&gone.key_fingerprint);
+        }
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Sites> {
         self.sites.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -87,6 +87,7 @@ slowly! {
         fn site_by_key(&self, key_fingerprint: Digest) -> Result<Option<SiteRecord>, Error>;
         fn sites(&self) -> Result<Vec<SiteRecord>, Error>;
         fn set_site_state(&self, name: &SiteName, state: SiteState) -> Result<(), Error>;
+        fn forget_site(&self, name: &SiteName, key_fingerprint: Digest) -> Result<bool, Error>;
         fn touch_sites(&self, seen: Vec<(SiteName, Timestamp)>) -> Result<(), Error>;
         fn post_mail(&self, draft: MailDraft, now: Timestamp) -> Result<(Mail, bool), Error>;
         fn mail(&self, to: &Principal, kinds: &[String], after: Option<MailId>, limit: u32, now: Timestamp) -> Result<Vec<Mail>, Error>;

@@ -172,6 +172,9 @@ pub trait StateStore: Send + Sync + std::fmt::Debug + 'static {
     /// [`Error::NotFound`] when there is no such site.
     async fn set_site_state(&self, name: &SiteName, state: SiteState) -> Result<(), Error>;
 
+    /// Forgets a site that has this key and is [`SiteState::Revoked`]; tells whether there was one. Name and key are free again.
+    async fn forget_site(&self, name: &SiteName, key_fingerprint: Digest) -> Result<bool, Error>;
+
     /// Writes down when sites were last heard of, all at once; unknown names are passed over, and no time goes back.
     async fn touch_sites(&self, seen: Vec<(SiteName, Timestamp)>) -> Result<(), Error>;
 

@@ -2,6 +2,8 @@
 //!
 //! Such a participant's name is made from the fingerprint of its key, so that it is the same whenever and wherever the key comes.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sheaf_domain::{Digest, ErrorKind, Principal, Role, SiteName, Span, Timestamp};
@@ -48,10 +50,24 @@ pub struct KeyOverview {
     pub beat_every: Span,
 }
 
-/// The reason kept with participants that were taken out.
+/// The reason kept with participants that an operator took out: for good.
 const UNREGISTERED: &str = "unregistered";
+/// The reason kept with participants that took themselves out: for as long as there is room.
+const LEFT: &str = "left";
+/// Participants that took themselves out and are still known, so that a call of theirs that comes late is refused.
+const LEFT_MAX: usize = 1000;
 /// What the names of these participants begin with.
 const KEY_PREFIX: &str = "key-";
+
+/// When a participant took itself out, if it did.
+fn left_at(site: Arc<SiteRecord>) -> Option<(Timestamp, SiteName, Digest)> {
+    match &site.state {
+        SiteState::Revoked { reason, at } if reason == LEFT && site.certificate.is_none() => {
+            Some((*at, site.name.clone(), site.key_fingerprint))
+        }
+        _ => None,
+    }
+}
 
 /// The name of the participant with this key.
 ///
@@ -63,6 +79,17 @@ pub(crate) fn name_of(fingerprint: &Digest) -> Result<SiteName, Error> {
 }
 
 impl Relays {
+    /// Enrols the key of a participant that registers itself, at the rate that its address may.
+    ///
+    /// # Errors
+    /// Exhausted when the address, or everybody, comes too often; as [`Relays::register`].
+    /// # Cancel safety
+    /// A dropped call may still be carried out.
+    pub async fn register_self(&self, key: &PublicKey, peer: IpAddr) -> Result<SiteName, Error> {
+        self.shared.limiter.admit(peer, self.shared.clock.monotonic())?;
+        self.register(key).await
+    }
+
     /// Enrols a key; the name it gets follows from it.
     ///
     /// # Errors
@@ -77,6 +104,7 @@ impl Relays {
             return Err(Error::conflict("this key is enrolled already"));
         }
         let max = self.shared.settings.sites_max;
+        self.make_room(max).await?;
         if self.shared.registry.len() >= max {
             return Err(Error::new(
                 ErrorKind::Exhausted,
@@ -109,17 +137,48 @@ impl Relays {
     /// # Cancel safety
     /// A dropped call may still be carried out.
     pub async fn unregister(&self, site: &SiteName) -> Result<(), Error> {
+        self.take_out(site, UNREGISTERED).await
+    }
+
+    /// A participant that registered itself takes itself out. It is forgotten when there have been many others since.
+    ///
+    /// # Errors
+    /// As [`Relays::unregister`].
+    /// # Cancel safety
+    /// A dropped call may still be carried out.
+    pub async fn leave(&self, site: &SiteName) -> Result<(), Error> {
+        self.take_out(site, LEFT).await
+    }
+
+    async fn take_out(&self, site: &SiteName, reason: &str) -> Result<(), Error> {
         let turn = self.shared.membership.turn(site, None).await?;
         let known = self.shared.registry.site(site).filter(|known| known.certificate.is_none());
         let known = known.ok_or_else(|| Error::not_found(format!("there is no participant {site}")))?;
         if known.state == SiteState::Active {
-            let state = SiteState::Revoked { reason: UNREGISTERED.to_owned(), at: self.shared.clock.now() };
+            let state = SiteState::Revoked { reason: reason.to_owned(), at: self.shared.clock.now() };
             self.shared.store.set_site_state(site, state.clone()).await?;
             self.shared.registry.put(SiteRecord { state, ..(*known).clone() });
             self.shared.note_in_journal("site_unregistered", &serde_json::json!({ "site": site }));
         }
         drop(turn);
         self.core.online.forget(site);
+        Ok(())
+    }
+
+    /// Forgets those who left first, when more have left than are kept or the room of `sites_max` is needed.
+    async fn make_room(&self, sites_max: usize) -> Result<(), Error> {
+        let mut left: Vec<_> = self.shared.registry.all().into_iter().filter_map(left_at).collect();
+        let over = (self.shared.registry.len() + 1).saturating_sub(sites_max);
+        let surplus = over.max(left.len().saturating_sub(LEFT_MAX)).min(left.len());
+        if surplus == 0 {
+            return Ok(());
+        }
+        left.sort();
+        for (_, name, key) in left.into_iter().take(surplus) {
+            self.shared.store.forget_site(&name, key).await?;
+            self.shared.registry.forget(&name);
+            self.core.online.forget(&name);
+        }
         Ok(())
     }
 
@@ -209,7 +268,7 @@ impl Relays {
     /// Participants that are known by their key, by name.
     pub fn participants(&self) -> Vec<KeyOverview> {
         let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
-        let by_key = |site: &std::sync::Arc<SiteRecord>| {
+        let by_key = |site: &Arc<SiteRecord>| {
             site.certificate.is_none()
                 && site.role == Role::Participant
                 && site.name.as_str().starts_with(KEY_PREFIX)
@@ -256,7 +315,7 @@ impl Relays {
         let by_key =
             || all.iter().filter(|site| site.certificate.is_none() && site.state == SiteState::Active);
         let Some(newest) = by_key().filter_map(|site| site.last_seen).max() else { return };
-        let lately = |site: &&std::sync::Arc<SiteRecord>| {
+        let lately = |site: &&Arc<SiteRecord>| {
             site.last_seen.is_some_and(|seen| newest.since(seen) <= self.settings().beat_ttl)
         };
         for site in by_key().filter(lately) {

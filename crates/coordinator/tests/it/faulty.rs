@@ -186,6 +186,10 @@ impl StateStore for Faulty {
     async fn set_site_state(&self, name: &SiteName, state: SiteState) -> Result<(), Error> {
         self.inner.set_site_state(name, state).await
     }
+    async fn forget_site(&self, name: &SiteName, key: Digest) -> Result<bool, Error> {
+        self.writable()?;
+        self.inner.forget_site(name, key).await
+    }
     async fn touch_sites(&self, seen: Vec<(SiteName, Timestamp)>) -> Result<(), Error> {
         self.inner.touch_sites(seen).await
     }

@@ -105,6 +105,13 @@ impl Members {
         Ok(())
     }
 
+    pub(super) fn forget_site(&mut self, name: &SiteName, key_fingerprint: Digest) -> bool {
+        let revoked = |site: &SiteRecord| {
+            site.key_fingerprint == key_fingerprint && matches!(site.state, SiteState::Revoked { .. })
+        };
+        self.sites.get(name).is_some_and(revoked) && self.sites.remove(name).is_some()
+    }
+
     pub(super) fn touch_sites(&mut self, seen: &[(SiteName, Timestamp)]) -> Result<(), Error> {
         check_seen(seen)?;
         for (name, at) in seen {

@@ -188,6 +188,10 @@ impl StateStore for MemoryStore {
         self.with(|kept| kept.members.set_site_state(name, state))
     }
 
+    async fn forget_site(&self, name: &SiteName, key_fingerprint: Digest) -> Result<bool, Error> {
+        self.with(|kept| Ok(kept.members.forget_site(name, key_fingerprint)))
+    }
+
     async fn touch_sites(&self, seen: Vec<(SiteName, Timestamp)>) -> Result<(), Error> {
         self.with(|kept| kept.members.touch_sites(&seen))
     }

@@ -256,6 +256,10 @@ impl StateStore for SqliteStore {
         self.writer.write((name.clone(), state), |c, input| Box::pin(sites::set_state(c, input))).await
     }
 
+    async fn forget_site(&self, name: &SiteName, key_fingerprint: Digest) -> Result<bool, Error> {
+        self.writer.write((name.clone(), key_fingerprint), |c, input| Box::pin(sites::forget(c, input))).await
+    }
+
     async fn touch_sites(&self, seen: Vec<(SiteName, Timestamp)>) -> Result<(), Error> {
         crate::site::check_seen(&seen)?;
         self.writer.write(seen, |c, seen| Box::pin(sites::touch(c, seen))).await

@@ -101,6 +101,19 @@ pub(super) async fn set_state(
     if done.rows_affected() == 0 { Err(SiteRecord::unknown(name)) } else { Ok(()) }
 }
 
+pub(super) async fn forget(
+    connection: &mut SqliteConnection,
+    (name, key_fingerprint): &(SiteName, Digest),
+) -> Result<bool, Error> {
+    let done = sqlx::query("DELETE FROM sites WHERE name = $1 AND key_fingerprint = $2 AND state = $3")
+        .bind(name.as_str())
+        .bind(hash(key_fingerprint))
+        .bind(REVOKED)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
 pub(super) async fn touch(
     connection: &mut SqliteConnection,
     seen: &Vec<(SiteName, Timestamp)>,

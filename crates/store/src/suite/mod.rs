@@ -78,6 +78,7 @@ macro_rules! store_suite {
                     a_key_belongs_to_one_site
                     a_renewal_needs_the_present_key
                     a_renewal_does_not_undo_a_revocation
+                    a_revoked_site_can_be_forgotten
                     sightings_never_go_back
                     an_unknown_site_is_told_apart
                 }

@@ -95,6 +95,22 @@ pub async fn a_renewal_does_not_undo_a_revocation(store: &dyn StateStore) {
     assert_eq!(kept.state, revoked("key lost"));
 }
 
+/// Only a site that is revoked, and has the key that is named, is forgotten; its name and key are free then.
+pub async fn a_revoked_site_can_be_forgotten(store: &dyn StateStore) {
+    let name = site_name("site-1");
+    store.put_site(site("site-1")).await.unwrap();
+    assert!(!store.forget_site(&name, digest("site-1")).await.unwrap(), "it is active");
+    store.set_site_state(&name, revoked("left")).await.unwrap();
+    assert!(!store.forget_site(&name, digest("another")).await.unwrap(), "another key");
+    assert!(store.forget_site(&name, digest("site-1")).await.unwrap());
+    assert!(!store.forget_site(&name, digest("site-1")).await.unwrap(), "it is gone");
+    assert_eq!(store.sites().await.unwrap(), []);
+    assert_eq!(store.site_by_key(digest("site-1")).await.unwrap(), None);
+    let heir = SiteRecord { key_fingerprint: digest("site-1"), ..site("site-2") };
+    store.put_site(heir.clone()).await.unwrap();
+    assert_eq!(store.sites().await.unwrap(), [heir]);
+}
+
 /// Sightings come in batches and late; the newest stands, and strangers are passed over.
 pub async fn sightings_never_go_back(store: &dyn StateStore) {
     store.put_site(site("site-1")).await.unwrap();
