@@ -157,6 +157,16 @@ pub struct ApproveBody {
     pub fingerprint: Digest,
 }
 
+/// A login to approve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginBody {
+    /// What to call the operator.
+    pub name: SiteName,
+    /// How long the login lasts.
+    pub validity: Span,
+}
+
 /// A backup to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

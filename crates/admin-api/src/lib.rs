@@ -5,6 +5,7 @@
 
 mod body;
 mod export;
+mod logins;
 mod models;
 mod records;
 mod routes;
@@ -15,7 +16,7 @@ mod uploads;
 
 pub use body::{
     ApproveBody, BackupBody, CreateRunBody, CreatedRun, ErrorBody, ErrorDetail, ExtendBody, HeadBody,
-    InviteBody, JournalBody, KitBody, ModelBody, PlanBody, PlanSummary, ReasonBody, RemoveBody,
+    InviteBody, JournalBody, KitBody, LoginBody, ModelBody, PlanBody, PlanSummary, ReasonBody, RemoveBody,
 };
 pub use export::{
     CheckedExport, EXPORT_LINE_LEN_MAX, ExportError, HEAD_LINE_LEN_MAX, HeadLine, check_export,

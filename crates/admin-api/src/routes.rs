@@ -10,13 +10,13 @@ use sheaf_domain::{ErrorKind, Identity};
 use sheaf_pki::Peer;
 
 use crate::status::Failure;
-use crate::{models, records, runs, sites, uploads};
+use crate::{logins, models, records, runs, sites, uploads};
 
 /// The longest JSON body accepted, in bytes: a manifest of a large model is the largest.
 const BODY_LEN_MAX: usize = 16 * 1024 * 1024;
 
 /// Every route: method and path, as the OpenAPI document has them.
-pub const ROUTES: [(&str, &str); 20] = [
+pub const ROUTES: [(&str, &str); 23] = [
     ("get", "/admin/v1/runs"),
     ("post", "/admin/v1/runs"),
     ("post", "/admin/v1/plans/check"),
@@ -34,6 +34,9 @@ pub const ROUTES: [(&str, &str); 20] = [
     ("post", "/admin/v1/invites"),
     ("post", "/admin/v1/sites/{site}/approve"),
     ("post", "/admin/v1/sites/{site}/revoke"),
+    ("get", "/admin/v1/logins"),
+    ("post", "/admin/v1/logins/{login}/approve"),
+    ("post", "/admin/v1/logins/{login}/end"),
     ("post", "/admin/v1/backups"),
     ("get", "/admin/v1/whoami"),
     ("get", "/admin/v1/openapi.json"),
@@ -72,6 +75,9 @@ fn handler(method: &str, path: &str) -> Option<MethodRouter<Handle>> {
         ("post", "/invites") => post(sites::invite),
         ("post", "/sites/{site}/approve") => post(sites::approve),
         ("post", "/sites/{site}/revoke") => post(sites::revoke),
+        ("get", "/logins") => get(logins::list),
+        ("post", "/logins/{login}/approve") => post(logins::approve),
+        ("post", "/logins/{login}/end") => post(logins::end),
         ("post", "/backups") => post(records::backup),
         ("get", "/whoami") => get(sites::whoami),
         ("get", "/openapi.json") => get(records::openapi),

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, bench, completions, config, demo, invite, join, journal, logs, ls, model, nodes, pki, replay, rm,
-    run, serve, status, stop, superlink,
+    backup, bench, completions, config, demo, invite, join, journal, login, logs, ls, model, nodes, pki,
+    replay, rm, run, serve, status, stop, superlink,
 };
 use crate::operator::OperatorArgs;
 
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Approve(invite::ApproveArgs),
     /// Shut a site out, on live connections too.
     Revoke(invite::RevokeArgs),
+    /// Let operators log in from other machines with `flwr login`.
+    Login(login::Args),
     /// Make and inspect keys and certificates.
     Pki(pki::Args),
     /// Show the server's configuration and where each value comes from.

@@ -44,7 +44,8 @@ pub use signed::{
 };
 pub use site_key::SiteKey;
 pub use tls::{
-    ALPN_H2, ALPN_HTTP1, ClientTls, ForeignServer, ServerCertificates, TlsFault, client_config, server_config,
+    ALPN_H2, ALPN_HTTP1, ClientTls, ForeignServer, ServerCertificates, TlsFault, client_config,
+    client_verifier, server_config,
 };
 pub use token::{TOKEN_PREFIX, Token};
 

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod journal;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod model;
@@ -67,6 +68,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Backup(args) => block_on(backup::backup(args, &context)),
         Command::Invite(args) => block_on(invite::invite(args, &context)),
         Command::Approve(args) => block_on(invite::approve(args, &context)),
+        Command::Login(args) => block_on(login::login(args, &context)),
         Command::Revoke(args) => block_on(invite::revoke(args, &context)),
     }
 }

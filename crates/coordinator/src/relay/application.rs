@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sheaf_domain::{Digest, ErrorKind, Identity, Principal, Role, RunId, SiteName, Timestamp};
 use sheaf_relay::{Event, Outcome, Phase, Rejected};
+use sheaf_runtime::Entropy;
 use tokio::sync::oneshot;
 
 use super::Relays;
@@ -32,11 +33,18 @@ pub struct Claimed {
     pub token: Token,
 }
 
-/// An application's token; shown to nobody by accident.
+/// A secret that proves an application, or an operator who logged in; shown to nobody by accident.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
+    /// Draws a token.
+    pub(crate) fn draw(entropy: &dyn Entropy) -> Result<Token, Error> {
+        let mut bytes = [0; TOKEN_LEN];
+        entropy.fill(&mut bytes).map_err(|error| Error::internal(error.to_string()))?;
+        Ok(Token(hex::encode(bytes)))
+    }
+
     /// The token itself.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -192,9 +200,7 @@ impl Relays {
     /// As [`Relays::claim`].
     pub async fn claim_run(&self, run: RunId) -> Result<Option<Claimed>, Error> {
         let slot = self.slot(run)?;
-        let mut bytes = [0; TOKEN_LEN];
-        self.shared.entropy.fill(&mut bytes).map_err(|error| Error::internal(error.to_string()))?;
-        let token = Token(hex::encode(bytes));
+        let token = Token::draw(&*self.shared.entropy)?;
         let hash = Digest::of(token.0.as_bytes());
         let claimed = self
             .transact(run, move |transaction| match transaction.apply(Event::Claimed { token: hash }) {

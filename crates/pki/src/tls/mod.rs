@@ -17,7 +17,7 @@ use crate::Error;
 pub(crate) use client::pinned_ca;
 pub use client::{ClientTls, ForeignServer, client_config};
 pub use fault::TlsFault;
-pub use server::{ServerCertificates, server_config};
+pub use server::{ServerCertificates, client_verifier, server_config};
 
 /// HTTP/2 in the protocol negotiation.
 pub const ALPN_H2: &[u8] = b"h2";

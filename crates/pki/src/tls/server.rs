@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use sheaf_domain::Timestamp;
@@ -76,11 +77,7 @@ pub fn server_config(
     certificates: Arc<ServerCertificates>,
     clock: Arc<dyn Clock>,
 ) -> Result<ServerConfig, Error> {
-    let roots = Arc::new(roots_of([ca.certificate_der().to_vec()])?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| Error::crypto("set up the check of client certificates", error))?;
+    let verifier = client_verifier(ca)?;
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(ClockTime(clock)))
         .with_protocol_versions(&VERSIONS)
         .map_err(failed("set up TLS 1.3"))?
@@ -90,6 +87,18 @@ pub fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+/// What checks client certificates: one is asked for and not required, and must come from the CA.
+///
+/// # Errors
+/// [`Error::Crypto`] when the library refuses the settings.
+pub fn client_verifier(ca: &CertificateAuthority) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let roots = Arc::new(roots_of([ca.certificate_der().to_vec()])?);
+    WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| Error::crypto("set up the check of client certificates", error))
 }
 
 pub(super) fn private_key(pkcs8: &[u8]) -> PrivateKeyDer<'_> {

@@ -1,0 +1,330 @@
+//! Operators who log in from elsewhere: whoever asks is shown a code, an operator who is known here approves it, and the asker gets a
+//! token that is good for a while.
+//!
+//! Refused: more requests than an address or everybody may make, than wait at once, and codes that are unknown or too old. Invariants: a
+//! token is kept as a hash and told to the asker alone; nobody is let in whom no operator approved; a login that was ended, or whose time
+//! is up, counts for nothing from then on. Requests live in memory and end with the process. Source: the device grant of RFC 8628.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName, Span, Timestamp};
+use sheaf_runtime::Entropy;
+use sheaf_store::StateStore;
+use tokio::sync::Semaphore;
+
+use crate::outbox::lock;
+use crate::relay::Token;
+use crate::{Error, Handle, Relays};
+
+/// How long a request waits for an operator, and its asker for the token.
+const REQUEST_TTL: Duration = Duration::from_secs(600);
+/// Requests that wait at once.
+const REQUESTS_MAX: usize = 100;
+/// Operators that are logged in at once; what is kept of them fits one setting.
+const LOGINS_MAX: usize = 128;
+/// The longest that a login may last.
+const VALIDITY_MAX: Span = Span::from_secs(366 * 24 * 3600);
+/// Where logins are kept.
+const SETTING: &str = "operator_logins";
+/// What codes are made of: no vowels, and nothing that is read as something else.
+const CODE_LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
+/// Letters of a code; twenty to this power is beyond guessing while a request waits.
+const CODE_LEN: usize = 8;
+
+/// Who is logged in, and who asks to be.
+#[derive(Debug)]
+pub(crate) struct Logins {
+    requests: Mutex<Vec<Request>>,
+    kept: RwLock<Vec<Login>>,
+    turn: Semaphore,
+}
+
+#[derive(Debug)]
+struct Request {
+    secret: Digest,
+    code: String,
+    until: Duration,
+    approved: Option<Approval>,
+}
+
+#[derive(Debug, Clone)]
+struct Approval {
+    name: SiteName,
+    by: SiteName,
+    ends_at: Timestamp,
+}
+
+/// A login as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Login {
+    name: SiteName,
+    by: SiteName,
+    token: Digest,
+    begun_at: Timestamp,
+    ends_at: Timestamp,
+}
+
+/// A request to be let in.
+#[derive(Debug, Clone)]
+pub struct LoginRequest {
+    /// What the asker comes back with; a secret.
+    pub secret: Token,
+    /// What an operator approves.
+    pub code: String,
+    /// How long it waits.
+    pub lasts: Duration,
+}
+
+/// A login, for lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginOverview {
+    /// Whom it stands for.
+    pub name: SiteName,
+    /// Who approved it.
+    pub by: SiteName,
+    /// Since when.
+    pub begun_at: Timestamp,
+    /// Until when.
+    pub ends_at: Timestamp,
+}
+
+impl Logins {
+    pub(crate) async fn load(store: &dyn StateStore) -> Result<Logins, Error> {
+        let kept = match store.setting(SETTING).await? {
+            None => Vec::new(),
+            Some(text) => serde_json::from_str(&text)
+                .map_err(|error| Error::internal(format!("the kept logins cannot be read: {error}")))?,
+        };
+        Ok(Logins { requests: Mutex::default(), kept: RwLock::new(kept), turn: Semaphore::new(1) })
+    }
+
+    fn of_token(&self, token: &Digest, now: Timestamp) -> Option<Login> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        // Digests of 128 random bytes: nothing is learnt from how long their comparison takes.
+        kept.iter().find(|login| login.token == *token && login.ends_at > now).cloned()
+    }
+
+    fn live(&self, now: Timestamp) -> Vec<Login> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().filter(|login| login.ends_at > now).cloned().collect()
+    }
+
+    /// Puts a request in; requests whose time is up make room.
+    fn ask(&self, request: Request, now: Duration) -> Result<(), Error> {
+        let mut requests = lock(&self.requests);
+        requests.retain(|known| known.until > now);
+        if requests.len() >= REQUESTS_MAX {
+            let message = format!("{REQUESTS_MAX} logins wait for an operator already");
+            return Err(Error::new(ErrorKind::Exhausted, message));
+        }
+        requests.push(request);
+        Ok(())
+    }
+
+    fn approve(&self, code: &str, approval: Approval, now: Duration) -> Result<(), Error> {
+        let code: String = code.chars().filter(|letter| *letter != '-').collect();
+        let mut requests = lock(&self.requests);
+        let asked =
+            requests.iter_mut().find(|known| known.until > now && known.code.eq_ignore_ascii_case(&code));
+        let asked =
+            asked.ok_or_else(|| Error::not_found("no login waits with this code; it may be too old"))?;
+        match &asked.approved {
+            Some(before) if before.name != approval.name => {
+                Err(Error::conflict(format!("this login was approved for {} before", before.name)))
+            }
+            _ => {
+                asked.approved = Some(approval);
+                Ok(())
+            }
+        }
+    }
+
+    /// What became of a request.
+    fn approval(&self, secret: &Digest, now: Duration) -> Result<Option<Approval>, Error> {
+        let requests = lock(&self.requests);
+        let asked = requests.iter().find(|known| known.until > now && known.secret == *secret);
+        let unknown = || Error::new(ErrorKind::Unauthenticated, "no such login waits; it may be too old");
+        asked.map(|asked| asked.approved.clone()).ok_or_else(unknown)
+    }
+
+    /// Changes what is kept; durable on return.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have written what the memory does not have; the next change, or start, settles it.
+    async fn change(
+        &self,
+        store: &dyn StateStore,
+        now: Timestamp,
+        change: impl FnOnce(&mut Vec<Login>) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        let _turn = self.turn.acquire().await.map_err(|_| Error::shutting_down())?;
+        let mut next = self.live(now);
+        change(&mut next)?;
+        let text = serde_json::to_string(&next).map_err(|error| Error::internal(error.to_string()))?;
+        store.put_setting(SETTING, &text).await?;
+        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+}
+
+impl Relays {
+    /// Asks to be let in as an operator; an operator who is known here has to approve the code.
+    ///
+    /// # Errors
+    /// Exhausted when the address, or everybody, asks too often, or too many wait.
+    pub fn request_login(&self, peer: IpAddr) -> Result<LoginRequest, Error> {
+        let now = self.shared.clock.monotonic();
+        self.shared.limiter.admit(peer, now)?;
+        let secret = Token::draw(&*self.shared.entropy)?;
+        let code = code(&*self.shared.entropy)?;
+        let request = Request {
+            secret: Digest::of(secret.reveal().as_bytes()),
+            code: code.clone(),
+            until: now + REQUEST_TTL,
+            approved: None,
+        };
+        self.shared.logins.ask(request, now)?;
+        tracing::info!(%peer, "somebody asks to be let in as an operator");
+        Ok(LoginRequest { secret, code, lasts: REQUEST_TTL })
+    }
+
+    /// The token of a request that was approved; `None` while it waits. Asked again, there is a new token in place of the first.
+    ///
+    /// # Errors
+    /// Unauthenticated when there is no such request; exhausted when as many operators are logged in as may.
+    /// # Cancel safety
+    /// A dropped call may be carried out; asking again gets a token.
+    pub async fn complete_login(&self, secret: &str) -> Result<Option<Token>, Error> {
+        let logins = &self.shared.logins;
+        let asked = logins.approval(&Digest::of(secret.as_bytes()), self.shared.clock.monotonic())?;
+        let Some(Approval { name, by, ends_at }) = asked else { return Ok(None) };
+        let token = Token::draw(&*self.shared.entropy)?;
+        let now = self.shared.clock.now();
+        let login = Login {
+            name: name.clone(),
+            by: by.clone(),
+            token: Digest::of(token.reveal().as_bytes()),
+            begun_at: now,
+            ends_at,
+        };
+        let put = move |kept: &mut Vec<Login>| {
+            kept.retain(|before| before.name != login.name);
+            if kept.len() >= LOGINS_MAX {
+                let message = format!("{LOGINS_MAX} operators are logged in, no more may be");
+                return Err(Error::new(ErrorKind::Exhausted, message));
+            }
+            kept.push(login);
+            Ok(())
+        };
+        logins.change(&*self.shared.store, now, put).await?;
+        let body = serde_json::json!({ "operator": name, "by": by, "until": ends_at });
+        self.shared.note_in_journal("operator_logged_in", &body);
+        tracing::info!(operator = %name, %by, "an operator is logged in");
+        Ok(Some(token))
+    }
+
+    /// The operator whom a token stands for.
+    ///
+    /// # Errors
+    /// Unauthenticated when it stands for nobody now.
+    pub fn operator_of(&self, token: &str) -> Result<Identity, Error> {
+        let found = self.shared.logins.of_token(&Digest::of(token.as_bytes()), self.shared.clock.now());
+        let unknown = || Error::new(ErrorKind::Unauthenticated, "this login has ended, or never was");
+        found.map(|login| identity(login.name)).ok_or_else(unknown)
+    }
+
+    /// Whether `who` may act as an operator now.
+    ///
+    /// # Errors
+    /// Permission denied, saying why.
+    pub fn authorise_operator(&self, who: &Identity) -> Result<(), Error> {
+        self.shared.registry.authorise(who, Role::Operator)
+    }
+}
+
+impl Handle {
+    /// Lets in whoever asked with this code, as the operator `name`, for `validity`. A login of that name before it ends.
+    ///
+    /// # Errors
+    /// Permission denied unless `who` is an operator; not found when nobody waits with this code; invalid argument for a validity of
+    /// nothing, or of more than a year.
+    pub fn approve_login(
+        &self,
+        who: &Identity,
+        code: &str,
+        name: SiteName,
+        validity: Span,
+    ) -> Result<LoginOverview, Error> {
+        self.authorise(who, Role::Operator)?;
+        if validity == Span::from_millis(0) || validity > VALIDITY_MAX {
+            return Err(Error::invalid(format!("a login lasts up to {VALIDITY_MAX}")));
+        }
+        let begun_at = self.shared.clock.now();
+        let (by, ends_at) = (who.name.clone(), begun_at.after(validity));
+        let approval = Approval { name: name.clone(), by: by.clone(), ends_at };
+        self.shared.logins.approve(code, approval, self.shared.clock.monotonic())?;
+        Ok(LoginOverview { name, by, begun_at, ends_at })
+    }
+
+    /// Operators that are logged in.
+    ///
+    /// # Errors
+    /// Permission denied unless `who` is an operator.
+    pub fn logins(&self, who: &Identity) -> Result<Vec<LoginOverview>, Error> {
+        self.authorise(who, Role::Operator)?;
+        let live = self.shared.logins.live(self.shared.clock.now()).into_iter();
+        Ok(live
+            .map(|Login { name, by, begun_at, ends_at, .. }| LoginOverview { name, by, begun_at, ends_at })
+            .collect())
+    }
+
+    /// Ends a login: its token counts for nothing from now on.
+    ///
+    /// # Errors
+    /// Permission denied unless `who` is an operator; not found.
+    /// # Cancel safety
+    /// A dropped call may still be carried out.
+    pub async fn end_login(&self, who: &Identity, name: &SiteName) -> Result<(), Error> {
+        self.authorise(who, Role::Operator)?;
+        let gone = name.clone();
+        let remove = move |kept: &mut Vec<Login>| {
+            let before = kept.len();
+            kept.retain(|login| login.name != gone);
+            if kept.len() < before {
+                Ok(())
+            } else {
+                Err(Error::not_found(format!("{gone} is not logged in")))
+            }
+        };
+        self.shared.logins.change(&*self.shared.store, self.shared.clock.now(), remove).await?;
+        let body = serde_json::json!({ "operator": name, "by": who.name });
+        self.shared.note_in_journal("operator_logged_out", &body);
+        Ok(())
+    }
+}
+
+/// The operator of a login.
+fn identity(name: SiteName) -> Identity {
+    Identity {
+        trust_domain: "login".to_owned(),
+        name,
+        role: Role::Operator,
+        key_fingerprint: Digest::from_bytes([0; 32]),
+    }
+}
+
+/// Draws a code; bytes beyond the last whole multiple of the letters are drawn again, so that all are equally likely.
+fn code(entropy: &dyn Entropy) -> Result<String, Error> {
+    let mut code = String::with_capacity(CODE_LEN);
+    while code.len() < CODE_LEN {
+        let mut byte = [0];
+        entropy.fill(&mut byte).map_err(|error| Error::internal(error.to_string()))?;
+        if let Some(letter) = CODE_LETTERS.get(usize::from(byte[0] % 32)) {
+            code.push(char::from(*letter));
+        }
+    }
+    Ok(code)
+}

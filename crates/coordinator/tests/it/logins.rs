@@ -1,0 +1,113 @@
+//! Operators who log in from elsewhere.
+
+use std::net::IpAddr;
+
+use sheaf_domain::{ErrorKind, JournalId, Role, Span};
+
+use crate::world::{Backend, World, days, name, on_both, operator, participant};
+
+on_both!(
+    nobody_is_let_in_whom_no_operator_approved,
+    a_login_lasts_across_restarts_and_ends_when_it_is_told_to_or_its_time_is_up,
+    a_login_takes_the_place_of_the_one_before_it,
+    requests_are_bounded_and_grow_old,
+);
+
+fn peer(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+async fn logged_in(world: &World, who: &str) -> String {
+    let request = world.relays.request_login(peer(1)).unwrap();
+    world.handle.approve_login(&world.operator, &request.code, name(who), days(1)).unwrap();
+    let token = world.relays.complete_login(request.secret.reveal()).await.unwrap().unwrap();
+    token.reveal().to_owned()
+}
+
+async fn nobody_is_let_in_whom_no_operator_approved(backend: Backend) {
+    let world = World::start(backend).await;
+    let request = world.relays.request_login(peer(1)).unwrap();
+    assert!(world.relays.complete_login(request.secret.reveal()).await.unwrap().is_none());
+    for secret in ["", &request.code, "0"] {
+        let refused = world.relays.complete_login(secret).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unauthenticated, "{secret:?}");
+        assert_eq!(world.relays.operator_of(secret).unwrap_err().kind(), ErrorKind::Unauthenticated);
+    }
+    assert!(world.relays.operator_of(request.secret.reveal()).is_err(), "the asker's secret is no token");
+
+    let approve = |who, code: &str| world.handle.approve_login(&who, code, name("alice"), days(1));
+    let stranger = participant("site", sheaf_domain::Digest::of(b"key"));
+    assert_eq!(approve(stranger, &request.code).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert_eq!(approve(operator("o"), "BBBBBBBB").unwrap_err().kind(), ErrorKind::NotFound);
+    let nothing = world.handle.approve_login(&world.operator, &request.code, name("alice"), days(0));
+    assert_eq!(nothing.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert!(world.relays.complete_login(request.secret.reveal()).await.unwrap().is_none(), "still nobody");
+
+    // People write codes as they like.
+    let code = request.code.to_lowercase();
+    let written = format!("{}-{}", &code[..4], &code[4..]);
+    approve(operator("o"), &written).unwrap();
+    let other = world.handle.approve_login(&world.operator, &request.code, name("mallory"), days(1));
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Conflict, "it was approved for somebody");
+    let token = world.relays.complete_login(request.secret.reveal()).await.unwrap().unwrap();
+    let who = world.relays.operator_of(token.reveal()).unwrap();
+    assert_eq!((who.name.as_str(), who.role), ("alice", Role::Operator));
+    world.relays.authorise_operator(&who).unwrap();
+    assert!(!format!("{token:?} {request:?}").contains(token.reveal()));
+    // Its answer may have been lost: asked again there is another, and the first counts for nothing.
+    let again = world.relays.complete_login(request.secret.reveal()).await.unwrap().unwrap();
+    assert!(
+        world.relays.operator_of(again.reveal()).is_ok() && world.relays.operator_of(token.reveal()).is_err()
+    );
+}
+
+async fn a_login_lasts_across_restarts_and_ends_when_it_is_told_to_or_its_time_is_up(backend: Backend) {
+    let mut world = World::start(backend).await;
+    let (alice, bob) = (logged_in(&world, "alice").await, logged_in(&world, "bob").await);
+    let kept = world.store.setting("operator_logins").await.unwrap().unwrap();
+    assert!(!kept.contains(&alice) && !kept.contains(&bob), "only hashes are kept");
+    world.restart().await;
+    assert_eq!(world.relays.operator_of(&alice).unwrap().name, name("alice"));
+    let names: Vec<_> =
+        world.handle.logins(&world.operator).unwrap().into_iter().map(|login| login.name).collect();
+    assert_eq!(names, [name("alice"), name("bob")]);
+    world.handle.end_login(&world.operator, &name("alice")).await.unwrap();
+    assert!(world.relays.operator_of(&alice).is_err() && world.relays.operator_of(&bob).is_ok());
+    let unknown = world.handle.end_login(&world.operator, &name("alice")).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound);
+    world.restart().await;
+    assert!(world.relays.operator_of(&alice).is_err() && world.relays.operator_of(&bob).is_ok());
+    world.clock.advance(days(1));
+    assert!(world.relays.operator_of(&bob).is_err());
+    assert_eq!(world.handle.logins(&world.operator).unwrap(), []);
+    world.settle().await;
+    let kinds = world.kinds(JournalId::Federation).await;
+    assert_eq!(kinds.iter().filter(|kind| *kind == "operator_logged_in").count(), 2, "{kinds:?}");
+    assert!(kinds.contains(&"operator_logged_out".to_owned()), "{kinds:?}");
+}
+
+async fn a_login_takes_the_place_of_the_one_before_it(backend: Backend) {
+    let world = World::start(backend).await;
+    let (first, second) = (logged_in(&world, "alice").await, logged_in(&world, "alice").await);
+    assert!(world.relays.operator_of(&first).is_err() && world.relays.operator_of(&second).is_ok());
+    assert_eq!(world.handle.logins(&world.operator).unwrap().len(), 1);
+}
+
+async fn requests_are_bounded_and_grow_old(backend: Backend) {
+    let world = World::start(backend).await;
+    let first = world.relays.request_login(peer(1)).unwrap();
+    let mut asked = 1;
+    let refused = loop {
+        match world.relays.request_login(peer(asked)) {
+            Ok(_) => asked += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((asked, refused.kind()), (100, ErrorKind::Exhausted));
+    world.clock.advance(Span::from_secs(600));
+    world.relays.request_login(peer(1)).unwrap();
+    let late = world.handle.approve_login(&world.operator, &first.code, name("alice"), days(1)).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::NotFound);
+    let late = world.relays.complete_login(first.secret.reveal()).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Unauthenticated);
+}
