@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use sheaf_coordinator::{BackupReport, Handle, ReplayReport};
-use sheaf_domain::{ErrorKind, Identity, JournalId, Span};
+use sheaf_domain::{ErrorKind, Span};
 
 use crate::routes::{Asked, Caller, JsonBody, Named};
 use crate::status::Failure;
@@ -36,7 +36,7 @@ pub(crate) async fn entries(
     Named(journal): Named<String>,
     Asked(page): Asked<Page>,
 ) -> Result<Json<JournalBody>, Failure> {
-    let journal = find(&handle, &caller.0, &journal).await?;
+    let journal = handle.find_journal(&caller.0, &journal).await?;
     let hold = Span::from_millis(page.hold_ms);
     let entries = handle.journal(&caller.0, journal, page.after, page.limit, hold).await?;
     Ok(Json(JournalBody { entries }))
@@ -47,7 +47,7 @@ pub(crate) async fn head(
     caller: Caller,
     Named(journal): Named<String>,
 ) -> Result<Json<HeadBody>, Failure> {
-    let journal = find(&handle, &caller.0, &journal).await?;
+    let journal = handle.find_journal(&caller.0, &journal).await?;
     let head = handle.signed_head(&caller.0, journal).await?;
     Ok(Json(HeadBody {
         journal: head.journal.to_string(),
@@ -82,11 +82,4 @@ pub(crate) async fn backup(
 
 pub(crate) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
-}
-
-async fn find(handle: &Handle, who: &Identity, journal: &str) -> Result<JournalId, Failure> {
-    if journal == "federation" {
-        return Ok(JournalId::Federation);
-    }
-    Ok(JournalId::Run(handle.find_run(who, journal).await?))
 }

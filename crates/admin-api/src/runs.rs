@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use sheaf_coordinator::{CreateRun, Force, Handle, RemovedRun};
 use sheaf_domain::plan::Plan;
-use sheaf_domain::{Role, RunStatus};
+use sheaf_domain::{ErrorKind, JournalId, Role, RunStatus};
 
 use crate::routes::{Caller, JsonBody, Named};
 use crate::status::Failure;
@@ -82,7 +82,12 @@ pub(crate) async fn remove(
     Named(run): Named<String>,
     JsonBody(body): JsonBody<RemoveBody>,
 ) -> Result<Json<RemovedRun>, Failure> {
-    let run = handle.find_run(&caller.0, &run).await?;
     let force = if body.force { Force::Yes } else { Force::No };
-    Ok(Json(handle.remove_run(&caller.0, run, force).await?))
+    Ok(Json(match handle.find_journal(&caller.0, &run).await? {
+        JournalId::Run(run) => handle.remove_run(&caller.0, run, force).await?,
+        JournalId::Relay(run) => handle.remove_relayed(&caller.0, run, force).await?,
+        JournalId::Federation => {
+            return Err(Failure::new(ErrorKind::InvalidArgument, "the federation's own journal is no run's"));
+        }
+    }))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sheaf_admin_api::JournalBody;
+use sheaf_admin_api::{HeadBody, JournalBody};
 use sheaf_domain::{ErrorKind, JournalEntry, JournalId, Refusal, RunId, RunStatus};
 
 use crate::exit::Failure;
@@ -82,6 +82,11 @@ pub(crate) fn is_away(error: &anyhow::Error) -> bool {
     })
 }
 
+fn is_not_found(error: &anyhow::Error) -> bool {
+    let not_found = |failure: &Failure| failure.kind == ErrorKind::NotFound;
+    error.chain().any(|cause| cause.downcast_ref::<Failure>().is_some_and(not_found))
+}
+
 /// The journal a person names: the federation's, or that of a run by id, beginning of an id, or name.
 ///
 /// A name is looked up once: a run that takes it over later does not become the one that is read.
@@ -89,8 +94,15 @@ pub(crate) async fn journal_of(operator: &mut Operator, text: &str) -> anyhow::R
     if text == JournalId::Federation.to_string() {
         return Ok(JournalId::Federation);
     }
-    let status: RunStatus = operator.get(&format!("/runs/{text}")).await?;
-    Ok(JournalId::Run(status.run))
+    match operator.get::<RunStatus>(&format!("/runs/{text}")).await {
+        Ok(status) => Ok(JournalId::Run(status.run)),
+        Err(error) if is_not_found(&error) => {
+            // The server resolves the names of relayed runs as well.
+            let head: HeadBody = operator.get(&format!("/journals/{text}/head")).await?;
+            Ok(head.journal.parse()?)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The state of a run.

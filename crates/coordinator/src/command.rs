@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Extend { run: RunId, rounds: u32, reply: Reply<()> },
     /// The end of an ended run: its journal goes, and the federation's says so.
     Remove { run: RunId, by: SiteName, reply: Reply<RemovedRun> },
+    /// The end of a relayed run that its writer let go of; without an epoch, of one whose journal is broken.
+    RemoveRelay { run: RunId, lease_epoch: Option<u64>, by: SiteName, reply: Reply<RemovedRun> },
     /// A participant came, for every run.
     Present { site: SiteName },
     /// A participant went, for every run.

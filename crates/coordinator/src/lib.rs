@@ -13,6 +13,7 @@ mod gate;
 mod handle;
 mod housekeeping;
 mod incidents;
+mod logins;
 mod membership;
 mod models;
 mod outbox;
@@ -36,11 +37,12 @@ pub use handle::{
     BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery, Enrolment,
     Force, Handle, InviteRequest, ModelRef, RemovedRun, STATE_FILE, SiteOverview, Upload, Which, WorkOrder,
 };
+pub use logins::{LoginOverview, LoginRequest};
 pub use outbox::Withdrawn;
 pub use registry::SiteKeyFacts;
 pub use relay::{
     Answered, Bring, Claimed, Found, Handed, Intake, KeyFacts, KeyOverview, LogCursor, LogLine, NewRelay,
-    ObjectReader, Posted, RelayOverview, RelaySettings, Relays, Seat, Token,
+    OBJECT_LEN_MAX, ObjectReader, Posted, RelayOverview, RelaySettings, Relays, Seat, Token,
 };
 pub use replay::{ReplayReport, ReplayRound, ReplayVerdict};
 pub use service::{Coordinator, Dependencies};

@@ -73,6 +73,7 @@ impl Coordinator {
         let recovered = recover::load(store, entropy, clock).await?;
         let registry = Registry::load(store).await?;
         let membership = Membership::load(store).await?;
+        let logins = crate::logins::Logins::load(store).await?;
         let shared = Arc::new(Shared {
             budget: Budget::new(settings.inflight, settings.inflight_wait),
             tiles: Tiles::new(settings.handing_out, settings.inflight_wait),
@@ -96,6 +97,8 @@ impl Coordinator {
             presence: crate::presence::Presence::default(),
             incidents: crate::incidents::Incidents::default(),
             registry,
+            logins,
+            relays: std::sync::OnceLock::new(),
             folding: Mutex::new(HashSet::new()),
             uploads: Mutex::new(HashMap::new()),
             release_gate: Semaphore::new(RELEASE_PERMITS as usize),

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use sheaf_blob::{BlobStore, Hold};
@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::budget::Budget;
 use crate::command::Command;
 use crate::incidents::{Incidents, Kind};
+use crate::logins::Logins;
 use crate::membership::Membership;
 use crate::outbox::{Outbox, Outboxes, lock};
 use crate::presence::Presence;
@@ -50,6 +51,10 @@ pub(crate) struct Shared {
     pub(crate) presence: Presence,
     pub(crate) incidents: Incidents,
     pub(crate) registry: Registry,
+    /// What relayed runs share.
+    pub(crate) relays: OnceLock<Arc<crate::relay::Core>>,
+    /// Operators who logged in from elsewhere.
+    pub(crate) logins: Logins,
     pub(crate) budget: Budget,
     pub(crate) tiles: Tiles,
     pub(crate) vetted: Vetted,

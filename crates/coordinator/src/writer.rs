@@ -169,6 +169,13 @@ impl Writer {
                 // The asker may have gone away; what it asked for stays done.
                 let _ = reply.send(removed);
             }
+            Command::RemoveRelay { run, lease_epoch, by, reply } => {
+                let before = std::mem::take(batch);
+                self.commit(before).await;
+                let removed = self.remove_relay(run, lease_epoch, &by).await;
+                // The asker may have gone away; what it asked for stays done.
+                let _ = reply.send(removed);
+            }
             Command::Present { site } => self.came(&site, batch),
             Command::Gone { site, reason } => self.went(&site, &reason, batch),
             Command::Revoked { site, reason } => {

@@ -43,7 +43,7 @@ pub(crate) use mail::{expired_mail, waiting_mail};
 /// A handle on the coordinator.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Handle {

@@ -11,7 +11,7 @@ use sheaf_runtime::crash::{self, Point};
 use sheaf_store::SignedHead;
 
 use crate::shared::RELEASE_PERMITS;
-use crate::{Error, Handle, ReplayReport, replay};
+use crate::{Error, Handle, Relays, ReplayReport, replay};
 
 /// The most entries one call returns.
 const ENTRIES_MAX: u32 = 1024;
@@ -43,9 +43,7 @@ impl Handle {
         hold: Span,
     ) -> Result<Vec<JournalEntry>, Error> {
         self.authorise(who, Role::Operator)?;
-        if let JournalId::Run(run) = journal {
-            self.shared.run(run)?;
-        }
+        self.check_journal(journal)?;
         let mut newest = self.shared.store.watch(journal);
         let deadline = tokio::time::Instant::now() + hold.min(self.shared.settings.hold_max).as_duration();
         loop {
@@ -63,6 +61,36 @@ impl Handle {
         }
     }
 
+    fn check_journal(&self, journal: JournalId) -> Result<(), Error> {
+        match journal {
+            JournalId::Federation => Ok(()),
+            JournalId::Run(run) => self.shared.run(run).map(drop),
+            JournalId::Relay(run) if Relays::of(&self.shared)?.knows(run) => Ok(()),
+            JournalId::Relay(run) => Err(Error::not_found(format!("no relayed run {run}"))),
+        }
+    }
+
+    /// Finds a journal by what an operator writes: the federation's by its name, a run's as [`Handle::find_run`] does, a relayed run's by
+    /// its name, its id or the beginning of one, or the number that its own stack shows.
+    ///
+    /// # Errors
+    /// As [`Handle::find_run`].
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn find_journal(&self, who: &Identity, text: &str) -> Result<JournalId, Error> {
+        if text == JournalId::Federation.to_string() {
+            self.authorise(who, Role::Operator)?;
+            return Ok(JournalId::Federation);
+        }
+        match self.find_run(who, text).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let relayed = Relays::of(&self.shared)?.named(text)?;
+                relayed.map(JournalId::Relay).ok_or(error)
+            }
+            found => found.map(JournalId::Run),
+        }
+    }
+
     /// Signs the end of a journal as it stands now.
     ///
     /// # Errors
@@ -71,9 +99,7 @@ impl Handle {
     /// Safe: a signature that is made twice says the same.
     pub async fn signed_head(&self, who: &Identity, journal: JournalId) -> Result<SignedHead, Error> {
         self.authorise(who, Role::Operator)?;
-        if let JournalId::Run(run) = journal {
-            self.shared.run(run)?;
-        }
+        self.check_journal(journal)?;
         super::sign_head(&self.shared, journal).await
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::command::Command;
 use crate::shared::task_hold;
-use crate::{Error, Handle};
+use crate::{Error, Handle, Relays};
 
 /// What was removed, as the federation's journal has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,23 @@ impl Handle {
         self.authorise(who, Role::Operator)?;
         let (handle, who) = (self.clone(), who.clone());
         self.to_the_end(async move { handle.remove(&who, run, force).await }).await
+    }
+
+    /// Removes a relayed run for good: its journal, its bundle and its log.
+    ///
+    /// # Errors
+    /// As [`Handle::remove_run`].
+    /// # Cancel safety
+    /// A dropped call is carried out nevertheless.
+    pub async fn remove_relayed(
+        &self,
+        who: &Identity,
+        run: RunId,
+        force: Force,
+    ) -> Result<RemovedRun, Error> {
+        self.authorise(who, Role::Operator)?;
+        let (relays, who) = (Relays::of(&self.shared)?, who.clone());
+        self.to_the_end(async move { relays.remove(&who, run, force).await }).await
     }
 
     async fn remove(&self, who: &Identity, run: RunId, force: Force) -> Result<RemovedRun, Error> {

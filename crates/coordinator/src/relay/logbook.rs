@@ -68,6 +68,17 @@ impl Logbook {
         Logbook { path, len_max, end: Mutex::new(end), grown: watch::Sender::new(0) }
     }
 
+    /// Removes the file, and with it the lines.
+    pub(super) fn remove(&self) {
+        let Some(path) = &self.path else { return };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "a log could not be removed");
+            }
+            _ => {}
+        }
+    }
+
     fn append(&self, now: Timestamp, text: &str) -> std::io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         let mut end = lock(&self.end);

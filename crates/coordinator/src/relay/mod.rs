@@ -12,6 +12,7 @@ mod objects;
 mod online;
 mod participants;
 mod recover;
+mod removal;
 mod slot;
 mod transaction;
 mod writer;
@@ -28,11 +29,11 @@ use crate::shared::Shared;
 pub use application::{Claimed, NewRelay, RelayOverview, Seat, Token};
 pub use letters::{Answered, Handed, Posted};
 pub use logbook::{LogCursor, LogLine};
-pub use objects::{Bring, Found, Intake, ObjectReader};
+pub use objects::{Bring, Found, Intake, OBJECT_LEN_MAX, ObjectReader};
 pub use participants::{KeyFacts, KeyOverview};
 
 use online::Online;
-use slot::Slots;
+use slot::{Broken, Slots};
 use writer::{Command, RelayWriter};
 
 /// How many commands wait for the writer at most; callers wait beyond it.
@@ -68,14 +69,15 @@ impl Default for RelaySettings {
 /// A handle on relayed runs.
 #[derive(Debug, Clone)]
 pub struct Relays {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     core: Arc<Core>,
 }
 
 /// What the writer and every clone of the handle share.
 #[derive(Debug)]
-struct Core {
+pub(crate) struct Core {
     slots: Slots,
+    broken: Broken,
     online: Online,
     commands: mpsc::Sender<Command>,
 }
@@ -91,12 +93,28 @@ impl Relays {
         scope: &TaskScope,
     ) -> Result<Relays, Error> {
         let (commands, queue) = mpsc::channel(QUEUE_LEN);
-        let core = Arc::new(Core { slots: Slots::default(), online: Online::default(), commands });
+        let core = Arc::new(Core {
+            slots: Slots::default(),
+            broken: Broken::default(),
+            online: Online::default(),
+            commands,
+        });
+        // Set once: a coordinator starts its relayed runs once.
+        let _ = shared.relays.set(Arc::clone(&core));
         let relays = Relays { shared, core };
         let heads = recover::load(&relays, &holder).await?;
         let writer = RelayWriter::new(relays.clone(), holder, heads);
         scope.spawn(writer.run(queue));
         Ok(relays)
+    }
+
+    /// The relayed runs of the same coordinator.
+    ///
+    /// # Errors
+    /// Unavailable before they are there.
+    pub(crate) fn of(shared: &Arc<Shared>) -> Result<Relays, Error> {
+        let core = shared.relays.get().ok_or_else(|| Error::unavailable("the server is starting"))?;
+        Ok(Relays { shared: Arc::clone(shared), core: Arc::clone(core) })
     }
 
     fn settings(&self) -> &RelaySettings {

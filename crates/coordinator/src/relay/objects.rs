@@ -14,6 +14,9 @@ use crate::outbox::lock;
 use crate::shared::hold;
 use crate::{Error, PIECE_LEN_MAX};
 
+/// The longest object, in bytes: what a message of the stacks that relay can carry, and some room around it.
+pub const OBJECT_LEN_MAX: u64 = (1 << 31) - 4096;
+
 /// How many objects of a run are made durable at once.
 pub(super) const INTAKES_MAX: u32 = 1024;
 /// An object up to this long is read for its reader alone, beside the budget for what is handed out.
@@ -157,7 +160,7 @@ impl Relays {
     /// Reserves room for an object of `len` bytes that `who` offers; its body may be read only after this returned.
     ///
     /// # Errors
-    /// Not found for the run; conflict when it is over; invalid argument above [`PIECE_LEN_MAX`]; exhausted when the
+    /// Not found for the run; conflict when it is over; invalid argument above [`OBJECT_LEN_MAX`]; exhausted when the
     /// store is full, or when too many bytes are in flight.
     /// # Cancel safety
     /// Safe: a dropped call keeps nothing.
@@ -175,12 +178,12 @@ impl Relays {
             Wanted::Brought => return Ok(Bring::Brought),
             Wanted::Yes => {}
         }
-        if len > PIECE_LEN_MAX {
-            return Err(Error::invalid(format!(
-                "an object of {len} bytes exceeds the limit of {PIECE_LEN_MAX}"
-            )));
+        if len > OBJECT_LEN_MAX {
+            let message = format!("an object of {len} bytes exceeds the limit of {OBJECT_LEN_MAX}");
+            return Err(Error::invalid(message));
         }
-        let reservation = self.shared.budget.reserve(len).await?;
+        // What is long passes to the disk in buffers: no more of it than a piece is on its way at a time.
+        let reservation = self.shared.budget.reserve(len.min(PIECE_LEN_MAX)).await?;
         let hold = object_hold(run, &object, who)?;
         let writer = self.shared.blob.writer(&hold, len).await?;
         let (who, relays) = (who.clone(), self.clone());

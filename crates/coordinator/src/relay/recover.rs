@@ -2,7 +2,7 @@
 //!
 //! A run whose journal is broken is left out by name and keeps its bytes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sheaf_domain::{GENESIS, JournalId, RunId};
@@ -23,7 +23,6 @@ const PAGE: u32 = 1024;
 pub(super) async fn load(relays: &Relays, holder: &str) -> Result<HashMap<RunId, Head>, Error> {
     let shared = &relays.shared;
     let mut heads = HashMap::new();
-    let mut broken = HashSet::new();
     for journal in shared.store.journals().await? {
         let JournalId::Relay(run) = journal else { continue };
         let head = acquire(&*shared.store, journal, holder, shared.clock.now()).await?;
@@ -38,17 +37,17 @@ pub(super) async fn load(relays: &Relays, holder: &str) -> Result<HashMap<RunId,
             }
             Ok((_, seq)) => {
                 tracing::error!(%run, entry = seq + 1, "the relayed run is set aside: its journal ends too early");
-                broken.insert(run);
+                relays.core.broken.put(run);
             }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 tracing::error!(%run, %error, "the relayed run is set aside: its journal is broken");
-                broken.insert(run);
+                relays.core.broken.put(run);
             }
         }
     }
     tell_what_is_there(relays).await?;
-    sweep(relays, &broken).await?;
+    sweep(relays).await?;
     relays.assume_online();
     for slot in relays.runs() {
         relays.begin_pulse(&slot)?;
@@ -100,7 +99,8 @@ pub(super) async fn tell_what_is_there(relays: &Relays) -> Result<(), Error> {
 }
 
 /// Frees objects that no letter is above, and bundles of runs that are not there.
-async fn sweep(relays: &Relays, broken: &HashSet<RunId>) -> Result<(), Error> {
+async fn sweep(relays: &Relays) -> Result<(), Error> {
+    let broken = relays.core.broken.all();
     for hold in relays.shared.blob.holds().await? {
         let needed = match object_of(&hold) {
             Some((run, _, _)) if broken.contains(&run) => true,

@@ -1,6 +1,6 @@
 //! A relayed run in memory, and who waits for news of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -27,11 +27,37 @@ impl Slots {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(slot.run, slot);
     }
 
+    pub(super) fn remove(&self, run: RunId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&run);
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Slot>> {
         let mut all: Vec<_> =
             self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         all.sort_by_key(|slot| (slot.created_at, slot.run));
         all
+    }
+}
+
+/// Runs whose journals are broken; nothing else is known of them.
+#[derive(Debug, Default)]
+pub(super) struct Broken(RwLock<BTreeSet<RunId>>);
+
+impl Broken {
+    pub(super) fn put(&self, run: RunId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(run);
+    }
+
+    pub(super) fn forget(&self, run: RunId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&run);
+    }
+
+    pub(super) fn has(&self, run: RunId) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&run)
+    }
+
+    pub(super) fn all(&self) -> BTreeSet<RunId> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

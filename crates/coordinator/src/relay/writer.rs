@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Relays;
 use super::recover;
+use super::removal::TakenOut;
 use super::slot::Slot;
 use super::transaction::Transaction;
 use crate::Error;
@@ -38,6 +39,10 @@ pub(super) enum Command {
     Create { run: RunId, event: Event, reply: oneshot::Sender<Result<(), Error>> },
     /// A change of a run.
     Change { run: RunId, work: Work },
+    /// A run that is over and is to be removed: nothing is appended to it any more.
+    TakeOut { run: RunId, reply: oneshot::Sender<Result<TakenOut, Error>> },
+    /// A run that was not removed after all.
+    PutBack(TakenOut),
 }
 
 /// The writer of relayed runs.
@@ -97,6 +102,13 @@ impl RelayWriter {
                     // The asker may have gone away.
                     let _ = reply.send(self.create(run, &event).await);
                 }
+                Command::TakeOut { run, reply } => {
+                    self.commit(std::mem::take(&mut batch)).await;
+                    if let Err(Ok(taken)) = reply.send(self.take_out(run)) {
+                        self.put_back(taken);
+                    }
+                }
+                Command::PutBack(taken) => self.put_back(taken),
             }
             next = queue.try_recv().ok();
         }
@@ -125,6 +137,21 @@ impl RelayWriter {
         let drafts = batch.drafts.entry(run).or_default();
         drafts.extend(events.iter().map(|event| draft_of(at, event)));
         batch.effects.push((slot, effects));
+    }
+
+    fn take_out(&mut self, run: RunId) -> Result<TakenOut, Error> {
+        let slot = self.relays.slot(run)?;
+        if !slot.read(|state| state.application().phase.is_over())? {
+            return Err(Error::conflict(format!("relayed run {run} goes on")));
+        }
+        let head = self.heads.remove(&run).ok_or_else(|| Error::internal("a run's journal has no lease"))?;
+        self.relays.core.slots.remove(run);
+        Ok(TakenOut { slot, head })
+    }
+
+    fn put_back(&mut self, TakenOut { slot, head }: TakenOut) {
+        self.heads.insert(slot.run, head);
+        self.relays.core.slots.put(slot);
     }
 
     async fn create(&mut self, run: RunId, event: &Event) -> Result<(), Error> {

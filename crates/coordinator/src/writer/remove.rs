@@ -14,8 +14,34 @@ impl Writer {
     pub(super) async fn remove(&mut self, run: RunId, by: &SiteName) -> Result<RemovedRun, Error> {
         let name = self.removable(run)?;
         let journal = JournalId::Run(run);
-        let lease_epoch = match self.heads.get(&journal) {
-            Some(head) => head.lease_epoch,
+        let lease_epoch = self.heads.get(&journal).map(|head| head.lease_epoch);
+        let removed = self.remove_journal((journal, run, name), lease_epoch, by).await?;
+        self.shared.remove_run(run);
+        self.shared.quarantine.remove(run);
+        self.shared.report_set_aside();
+        self.forget(run);
+        Ok(removed)
+    }
+
+    /// The end of a relayed run that its own writer let go of.
+    pub(super) async fn remove_relay(
+        &mut self,
+        run: RunId,
+        lease_epoch: Option<u64>,
+        by: &SiteName,
+    ) -> Result<RemovedRun, Error> {
+        let journal = JournalId::Relay(run);
+        self.remove_journal((journal, run, journal.to_string()), lease_epoch, by).await
+    }
+
+    async fn remove_journal(
+        &mut self,
+        (journal, run, name): (JournalId, RunId, String),
+        lease_epoch: Option<u64>,
+        by: &SiteName,
+    ) -> Result<RemovedRun, Error> {
+        let lease_epoch = match lease_epoch {
+            Some(lease_epoch) => lease_epoch,
             // A run that is set aside has none of this start.
             None => {
                 recover::lease(&*self.shared.store, journal, &self.holder, self.shared.clock.now()).await?
@@ -35,10 +61,6 @@ impl Writer {
         } else if let Some(head) = self.heads.get_mut(&JournalId::Federation) {
             head.seq += 1;
         }
-        self.shared.remove_run(run);
-        self.shared.quarantine.remove(run);
-        self.shared.report_set_aside();
-        self.forget(run);
         tracing::info!(%run, operator = %by, name = removed.name, entries, "run removed");
         Ok(removed)
     }

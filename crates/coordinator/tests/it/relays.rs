@@ -26,19 +26,25 @@ on_both!(
 /// Long enough for a request that is answered at once.
 const AT_ONCE: Duration = Duration::ZERO;
 
-struct Relay {
-    run: RunId,
-    seat: Seat,
+pub(crate) struct Relay {
+    pub(crate) run: RunId,
+    pub(crate) seat: Seat,
 }
 
-struct Letter {
-    draft: LetterDraft,
-    objects: Vec<(ObjectDraft, Bytes)>,
+pub(crate) struct Letter {
+    pub(crate) draft: LetterDraft,
+    pub(crate) objects: Vec<(ObjectDraft, Bytes)>,
 }
 
 impl Letter {
     /// A letter over a model; both are objects.
-    fn new(world: &World, text: &str, to: Principal, answers: Option<Digest>, model: &str) -> Letter {
+    pub(crate) fn new(
+        world: &World,
+        text: &str,
+        to: Principal,
+        answers: Option<Digest>,
+        model: &str,
+    ) -> Letter {
         let (model, root) = (Bytes::from(model.to_owned()), Bytes::from(format!("letter {text}")));
         let below = ObjectDraft { id: Digest::of(&model), children: vec![] };
         let above = ObjectDraft { id: Digest::of(&root), children: vec![below.id] };
@@ -48,7 +54,7 @@ impl Letter {
     }
 }
 
-async fn begun(world: &World) -> Relay {
+pub(crate) async fn begun(world: &World) -> Relay {
     let new = NewRelay { bundle: Bytes::from_static(b"bundle"), header: "demo".to_owned() };
     let run = world.relays.create(&world.operator, new).await.unwrap();
     let claimed = world.relays.claim(|_| true, AT_ONCE).await.unwrap().unwrap();
@@ -58,7 +64,7 @@ async fn begun(world: &World) -> Relay {
     Relay { run, seat }
 }
 
-async fn participant(world: &World) -> SiteName {
+pub(crate) async fn participant(world: &World) -> SiteName {
     let key = SiteKey::generate().unwrap();
     let key = PublicKey::from_spki_der(key.public_key().spki_der()).unwrap();
     let site = world.relays.register(&key).await.unwrap();
@@ -67,13 +73,13 @@ async fn participant(world: &World) -> SiteName {
     site
 }
 
-async fn post(world: &World, from: &Principal, run: RunId, letter: &Letter) -> Posted {
+pub(crate) async fn post(world: &World, from: &Principal, run: RunId, letter: &Letter) -> Posted {
     let objects = letter.objects.iter().map(|(object, _)| object.clone()).collect();
     world.relays.post(from, run, vec![letter.draft.clone()], objects).await.unwrap()
 }
 
 /// Brings what is missing of a letter.
-async fn send(world: &World, from: &Principal, run: RunId, letter: &Letter) {
+pub(crate) async fn send(world: &World, from: &Principal, run: RunId, letter: &Letter) {
     let posted = post(world, from, run, letter).await;
     assert_eq!(posted.refused, []);
     for object in posted.missing {
@@ -81,7 +87,13 @@ async fn send(world: &World, from: &Principal, run: RunId, letter: &Letter) {
     }
 }
 
-async fn bring(world: &World, from: &Principal, run: RunId, letter: &Letter, object: Digest) -> bool {
+pub(crate) async fn bring(
+    world: &World,
+    from: &Principal,
+    run: RunId,
+    letter: &Letter,
+    object: Digest,
+) -> bool {
     let (_, bytes) = letter.objects.iter().find(|(draft, _)| draft.id == object).unwrap();
     match world.relays.bring(from, run, object, bytes.len() as u64).await.unwrap() {
         Bring::Wanted(mut intake) => {
@@ -93,11 +105,11 @@ async fn bring(world: &World, from: &Principal, run: RunId, letter: &Letter, obj
     }
 }
 
-async fn next(world: &World, site: &SiteName) -> Option<Handed> {
+pub(crate) async fn next(world: &World, site: &SiteName) -> Option<Handed> {
     world.relays.next_letter(site, AT_ONCE).await.unwrap()
 }
 
-async fn read(world: &World, who: &Principal, run: RunId, object: Digest) -> Option<Vec<u8>> {
+pub(crate) async fn read(world: &World, who: &Principal, run: RunId, object: Digest) -> Option<Vec<u8>> {
     let Found::There(mut reader) = world.relays.find(who, run, object).await.unwrap() else { return None };
     let mut all = Vec::new();
     while let Some(bytes) = reader.next().await.unwrap() {
@@ -111,7 +123,7 @@ async fn answer(world: &World, run: RunId, question: Digest) -> Answered {
     answers.into_iter().next().unwrap().1
 }
 
-fn node(site: &SiteName) -> Principal {
+pub(crate) fn node(site: &SiteName) -> Principal {
     Principal::Participant(site.clone())
 }
 
