@@ -1,6 +1,7 @@
 //! Flower on this server: its listeners, and who starts ServerApps.
 //!
-//! Whoever reaches the command line's or the applications' calls can run code here: they are served on loopback addresses only.
+//! Whoever may make the command line's or the applications' calls can run code here: they are served on loopback addresses, and elsewhere
+//! only over TLS to those who prove who they are: operators by a login or certificate, SuperExecs by their secret.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sheaf_coordinator::Relays;
 use sheaf_domain::SiteName;
+use sheaf_pki::CertificateAuthority;
 use sheaf_runtime::{Clock, TaskScope};
 use sheaf_sandbox::{Launcher, Protection, Unwalled};
 use sheaf_wire_flower::{Flower, FlowerSettings, Served, ServerApps};
@@ -33,6 +35,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) data_dir: &'a DataDir,
     pub(crate) relays: Relays,
+    /// Whose certificates prove operators.
+    pub(crate) ca: &'a CertificateAuthority,
     pub(crate) clock: &'a Arc<dyn Clock>,
     pub(crate) accepting: &'a TaskScope,
     pub(crate) connections: &'a TaskScope,
@@ -51,11 +55,14 @@ impl Parts<'_> {
         let logs = self.data_dir.join(LOGS_DIR);
         std::fs::create_dir_all(&logs).map_err(|source| Error::File { path: logs, source })?;
         let Some(address) = section.address else { return Ok(()) };
-        let acceptor = acceptor(section)?;
+        check_login(section)?;
+        let acceptor = acceptor(section, self.ca)?;
         let operator = SiteName::new("local").map_err(|error| refused("flower", &error.to_string()))?;
         let settings = FlowerSettings {
             enable_supernode_auth: section.supernode_auth,
             refuse_runs: section.server_apps == Some(ServerAppsMode::Off),
+            operator_login: section.operator_login,
+            direct_connections: section.direct_connections,
         };
         let flower = Flower::new(self.relays.clone(), Arc::clone(self.clock), settings, operator);
         let flower = match &section.superexec_secret {
@@ -69,21 +76,24 @@ impl Parts<'_> {
             }
         };
         let on_loopback = address.ip().is_loopback();
-        let served = Served { fleet: true, local: on_loopback };
+        // A claim that is proven, and tokens, may pass over TLS.
+        let proven_claims = section.superexec_secret.is_some() && !section.insecure;
+        let runtime = on_loopback || proven_claims;
+        let served = Served { fleet: true, control: on_loopback || section.operator_login, runtime };
         let address = self.listen(&flower, address, served, acceptor.as_ref()).await?;
         if let Some(also) = section.also {
-            let served = Served { fleet: true, local: false };
+            let served = Served { fleet: true, control: false, runtime: false };
             self.listen(&flower, also, served, acceptor.as_ref()).await?;
         }
         let local = match (on_loopback, section.local) {
             (true, None) => address,
             (_, local) => {
                 let local = local.map_or(LOCAL_DEFAULT, crate::LoopbackAddr::get);
-                let served = Served { fleet: false, local: true };
+                let served = Served { fleet: false, control: true, runtime: true };
                 self.listen(&flower, local, served, acceptor.as_ref()).await?
             }
         };
-        tracing::info!(%local, "the flwr command and ServerApps are served on this loopback address only");
+        say_where(section, address, local, on_loopback || !runtime);
         self.server_apps(flower, local, on_loopback)
     }
 
@@ -97,7 +107,14 @@ impl Parts<'_> {
         let socket = bind(address).await?;
         let address = socket.local_addr().map_err(Error::Process)?;
         let router = sheaf_wire_flower::router(flower.clone(), served);
-        let listener = (self.listener)(Security::Anonymous(acceptor.cloned()), router);
+        let security = match acceptor {
+            Some(acceptor) if self.config.flower.operator_login => {
+                let trust_domain = self.ca.trust_domain().to_owned();
+                Security::Tls { acceptor: acceptor.clone(), trust_domain }
+            }
+            acceptor => Security::Anonymous(acceptor.cloned()),
+        };
+        let listener = (self.listener)(security, router);
         let (accepting, connections) = (self.accepting.clone(), self.connections.clone());
         self.accepting.spawn(accept(socket, listener, accepting, connections));
         let tls = acceptor.is_some();
@@ -148,8 +165,31 @@ impl Parts<'_> {
     }
 }
 
-/// The TLS of Flower's listeners; none when it was asked for.
-fn acceptor(section: &FlowerSection) -> Result<Option<TlsAcceptor>, Error> {
+/// A login's token may be read by nobody on the way.
+fn check_login(section: &FlowerSection) -> Result<(), Error> {
+    if section.operator_login && section.insecure {
+        let advice = "operators log in over TLS only: give certificate and key, or leave logins out";
+        return Err(refused("flower.operator_login", advice));
+    }
+    Ok(())
+}
+
+/// Says who is served what, and where.
+fn say_where(section: &FlowerSection, address: SocketAddr, local: SocketAddr, runtime_here_only: bool) {
+    if section.operator_login {
+        tracing::info!(%address, %local, "the flwr command is served to operators who log in (sheaf login)");
+    } else {
+        tracing::info!(%local, "the flwr command is served on this loopback address only, to whoever is on this machine");
+    }
+    if runtime_here_only {
+        tracing::info!(%local, "ServerApps and SuperExecs are served on this loopback address only");
+    } else {
+        tracing::info!(%address, %local, "ServerApps are served by their tokens, SuperExecs that prove the secret");
+    }
+}
+
+/// The TLS of Flower's listeners; none when it was asked for. Where operators log in, a certificate of theirs is asked for and not required.
+fn acceptor(section: &FlowerSection, ca: &CertificateAuthority) -> Result<Option<TlsAcceptor>, Error> {
     let (certificate, key) = match (&section.certificate, &section.key, section.insecure) {
         (_, _, true) => return Ok(None),
         (Some(certificate), Some(key), false) => (certificate, key),
@@ -164,10 +204,19 @@ fn acceptor(section: &FlowerSection) -> Result<Option<TlsAcceptor>, Error> {
     let chain = chain.map_err(|error| broken(certificate, &error))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| broken(key, &error))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let built = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private));
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| broken(certificate, &error))?;
+    let builder = match section.operator_login {
+        false => builder.with_no_client_auth(),
+        true => builder.with_client_cert_verifier(sheaf_pki::client_verifier(ca)?),
+    };
+    let built = builder.with_single_cert(chain, private);
     let mut built = built.map_err(|error| broken(certificate, &error))?;
+    if section.operator_login {
+        // A resumed session would skip the check of the client's certificate.
+        built.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        built.send_tls13_tickets = 0;
+    }
     built.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(built))))
 }

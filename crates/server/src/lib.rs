@@ -9,6 +9,7 @@ mod data_dir;
 mod descriptors;
 mod error;
 mod flower;
+mod health;
 mod listen;
 mod names;
 mod serve;

@@ -142,6 +142,7 @@ impl Server {
             config: &config,
             data_dir: &data_dir,
             relays: coordinator.relays(),
+            ca: &ca,
             clock: &clock,
             accepting: &accepting,
             connections: &connections,
@@ -291,11 +292,18 @@ fn telemetry_router(telemetry: &Telemetry, operators_only: Option<Handle>) -> Ro
         let page = allowed.then(|| recorded.render());
         async move { metrics_page(page) }
     };
+    let over_grpc = health.clone();
     let health = move || {
         let report = health.report();
         async move { health_page(&report) }
     };
-    Router::new().route("/health", get(health)).route("/metrics", get(metrics))
+    let check = move |request: axum::extract::Request| {
+        crate::health::check(over_grpc.report().is_serving(), request.into_body())
+    };
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route(crate::health::CHECK_PATH, axum::routing::post(check))
 }
 
 fn metrics_page(page: Option<String>) -> Response {

@@ -1,4 +1,5 @@
-//! What the `flwr` command calls. Whoever reaches these calls starts programs here: they are served locally only.
+//! What the `flwr` command calls. Whoever may make these calls starts programs here: they are served on this machine only, or to operators
+//! who prove who they are.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use prost::Message;
 use sheaf_coordinator::{Error, LogCursor, NewRelay};
-use sheaf_domain::{ErrorKind, RunId};
+use sheaf_domain::{ErrorKind, Identity, RunId};
 
 use crate::answer::Answer;
 use crate::error::{FlowerCode, FlowerError};
@@ -17,6 +18,7 @@ use crate::names::{
     ACCOUNT_ID, ACCOUNT_NAME, FEDERATION, SERVER_APP_TYPE, iso, node_id_of, run_of, seconds, site_of,
     timestamp,
 };
+use crate::operators::Caller;
 use crate::proto;
 use crate::routes::ControlCall;
 use crate::runs;
@@ -26,13 +28,25 @@ impl Flower {
     ///
     /// # Errors
     /// As upstream answers them.
-    pub(crate) async fn control(&self, call: ControlCall, incoming: Incoming) -> Result<Answer, FlowerError> {
+    pub(crate) async fn control(
+        &self,
+        call: ControlCall,
+        caller: &Caller,
+        incoming: Incoming,
+    ) -> Result<Answer, FlowerError> {
+        let who = match self.operator(caller) {
+            Ok(who) => who,
+            Err(error) => {
+                incoming.drain().await;
+                return Err(error);
+            }
+        };
         match call {
-            ControlCall::StartRun => self.start_run(incoming.decode().await?).await,
+            ControlCall::StartRun => self.start_run(&who, incoming.decode().await?).await,
             ControlCall::StopRun => {
                 let request: proto::StopRunRequest = incoming.decode().await?;
                 let run = self.known_run(request.run_id)?;
-                let stopped = self.relays.stop(self.operator(), run).await.map_err(|error| told(&error))?;
+                let stopped = self.relays.stop(&who, run).await.map_err(|error| told(&error))?;
                 if !stopped {
                     let detail = format!("run {} is finished already", request.run_id);
                     return Err(FlowerError::new(FlowerCode::RunAlreadyFinished, detail));
@@ -57,6 +71,7 @@ impl Flower {
                     }
                     _ => told(&error),
                 })?;
+                self.forget_keys();
                 Ok(Answer::of(&proto::UnregisterNodeResponse {}))
             }
             ControlCall::ListNodes => {
@@ -68,7 +83,11 @@ impl Flower {
         }
     }
 
-    async fn start_run(&self, request: proto::StartRunRequest) -> Result<Answer, FlowerError> {
+    async fn start_run(
+        &self,
+        who: &Identity,
+        request: proto::StartRunRequest,
+    ) -> Result<Answer, FlowerError> {
         if self.settings.refuse_runs {
             let detail = "no run is started on this server: its ServerApps are off";
             return Err(FlowerError::new(FlowerCode::NoPermissions, detail));
@@ -105,7 +124,7 @@ impl Flower {
             ..proto::Run::default()
         };
         let new = NewRelay { bundle: content, header: runs::header(&described) };
-        let run = self.relays.create(self.operator(), new).await.map_err(|error| told(&error))?;
+        let run = self.relays.create(who, new).await.map_err(|error| told(&error))?;
         Ok(Answer::of(&proto::StartRunResponse {
             run_id: Some(run.get()),
             note: None,
@@ -129,7 +148,11 @@ impl Flower {
             Some(run_id) => {
                 vec![self.relays.overview(self.known_run(run_id)?).map_err(|error| told(&error))?]
             }
-            None => self.relays.overviews().map_err(|error| told(&error))?,
+            None => {
+                let all = self.relays.overviews().map_err(|error| told(&error))?;
+                self.traffic.forget_others(&all);
+                all
+            }
         };
         // The newest first, as many as were asked for.
         all.reverse();

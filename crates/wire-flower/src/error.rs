@@ -200,18 +200,63 @@ impl FlowerError {
 mod tests {
     use super::*;
 
+    use FlowerCode as C;
+
+    /// What a SuperNode meets in place of each refusal.
+    const TOWARD_NODES: [(FlowerCode, u16); 37] = [
+        (C::NoFederationManagement, 503),
+        (C::InvalidRunConfig, 503),
+        (C::RunIdNotFound, 503),
+        (C::RunAlreadyFinished, 503),
+        (C::NoAccountAuth, 503),
+        (C::NoArtifactProvider, 503),
+        (C::PublicKeyNotValid, 503),
+        (C::PublicKeyAlreadyInUse, 503),
+        (C::NodeNotFound, 503),
+        (C::FederationNotFound, 503),
+        (C::NoPermissions, 503),
+        (C::FailedToCreateRun, 503),
+        (C::InvalidAppSpec, 503),
+        (C::AccountAuthenticationFailed, 503),
+        (C::UnsupportedContentType, 415),
+        (C::InvalidProtobufPayload, 400),
+        (C::RuntimeAuthenticationFailed, 503),
+        (C::SupernodeRegistrationDisabled, 412),
+        (C::SupernodeUnregistrationDisabled, 412),
+        (C::InvalidHeartbeatInterval, 400),
+        (C::NodeActivationFailed, 412),
+        (C::NodeDeactivationFailed, 412),
+        (C::NodeUnregistrationFailed, 412),
+        (C::RunStatusNotAllowed, 403),
+        (C::GetRunFailed, 403),
+        (C::GetFabFailed, 403),
+        (C::RuntimeTaskStartFailed, 503),
+        (C::RuntimeUnexpectedNodeId, 503),
+        (C::RuntimeEndpointUnavailable, 503),
+        (C::RuntimeFabNotFound, 503),
+        (C::RuntimeInvalidMessageCount, 503),
+        (C::RuntimeMessageRunIdMismatch, 503),
+        (C::NodeAuthenticationFailed, 401),
+        (C::TooLarge, 503),
+        (C::UnknownPath, 503),
+        (C::Unavailable, 503),
+        (C::Internal, 503),
+    ];
+
     #[test]
     fn a_node_never_meets_a_status_it_cannot_survive() {
-        for code in
-            [FlowerCode::Internal, FlowerCode::UnknownPath, FlowerCode::TooLarge, FlowerCode::NodeNotFound]
-        {
-            assert_eq!(FlowerError::new(code, "x").for_fleet().code.http().as_u16(), 503);
+        for (code, status) in TOWARD_NODES {
+            let told = FlowerError::new(code, "our reason").for_fleet();
+            assert_eq!(told.code.http().as_u16(), status, "{code:?}");
+            assert!(
+                status != 503 || code == C::Unavailable || told.detail != "our reason",
+                "{code:?} tells our reason"
+            );
+            assert!(status != 503 || told.code.grpc() == GrpcCode::Unavailable, "{code:?} over gRPC");
         }
-        for (code, status) in
-            [(FlowerCode::RunStatusNotAllowed, 403), (FlowerCode::NodeActivationFailed, 412)]
-        {
-            assert_eq!(FlowerError::new(code, "x").for_fleet().code.http().as_u16(), status);
-        }
+        let different: std::collections::HashSet<String> =
+            TOWARD_NODES.iter().map(|(code, _)| format!("{code:?}")).collect();
+        assert_eq!(different.len(), C::Internal as usize + 1, "every code is in the table, once");
     }
 
     #[test]

@@ -1,20 +1,17 @@
 //! What nodes and applications have in common: posting messages, bringing and reading objects, confirming.
 
-use sheaf_coordinator::{Bring, Error, Found, Posted};
+use sheaf_coordinator::{Bring, Error, Found, OBJECT_LEN_MAX, Posted};
 use sheaf_domain::{ErrorKind, Principal, RunId};
 
 use crate::answer::Answer;
 use crate::error::{FlowerCode, FlowerError};
 use crate::front::Flower;
 use crate::incoming::Incoming;
-use crate::mail::{letter, objects_of};
+use crate::mail::letters_of;
 use crate::names::{object_of, payload, run_of};
 use crate::object::ObjectCheck;
 use crate::proto::{Message, ObjectTree, PullObjectResponse, PushObjectResponse};
 use crate::push::{Head, Part, PushReader, Tail};
-
-/// The longest object that is read, in bytes; the coordinator has a bound of its own.
-const OBJECT_LEN_MAX: u64 = 256 << 20;
 
 /// Who an error is told to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +50,7 @@ impl Flower {
         trees: &[ObjectTree],
         toward: Toward,
     ) -> Result<Posted, FlowerError> {
-        if messages.len() != trees.len() {
-            return Err(payload(format!("{} messages come with {} trees", messages.len(), trees.len())));
-        }
-        let letters = messages.iter().zip(trees).map(|(message, tree)| letter(message, tree, from.1, run));
-        let letters = letters.collect::<Result<Vec<_>, _>>()?;
-        let objects = objects_of(trees)?;
+        let (letters, objects) = letters_of(messages, trees, from.1, run)?;
         self.relays.post(from.0, run, letters, objects).await.map_err(|error| toward.error(&error))
     }
 
@@ -225,6 +217,29 @@ impl Pusher {
                 "an application speaks as the server",
             )),
             _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_wrong_below_reaches_a_node_as_the_end_of_its_run_or_as_ask_again() {
+        for (kind, status) in [
+            (ErrorKind::InvalidArgument, 400),
+            (ErrorKind::Unauthenticated, 503),
+            (ErrorKind::PermissionDenied, 403),
+            (ErrorKind::NotFound, 403),
+            (ErrorKind::Conflict, 403),
+            (ErrorKind::Exhausted, 503),
+            (ErrorKind::Unavailable, 503),
+            (ErrorKind::Timeout, 503),
+            (ErrorKind::Internal, 503),
+        ] {
+            let told = Toward::Node.error(&Error::new(kind, "x")).for_fleet();
+            assert_eq!(told.code.http().as_u16(), status, "{kind:?}");
         }
     }
 }

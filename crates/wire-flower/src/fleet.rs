@@ -9,13 +9,13 @@ use sheaf_domain::{ErrorKind, Principal, RunId};
 use sheaf_relay::Phase;
 
 use crate::answer::Answer;
+use crate::connection::Signed;
 use crate::error::{FlowerCode, FlowerError};
 use crate::exchange::{Pusher, Toward};
 use crate::front::{Flower, HOLD, public_key};
 use crate::incoming::Incoming;
 use crate::mail;
 use crate::names::{node_id_of, payload, run_of};
-use crate::node_auth::NodeHeaders;
 use crate::proto;
 use crate::routes::FleetCall;
 use crate::runs;
@@ -33,10 +33,10 @@ impl Flower {
     pub(crate) async fn fleet(
         &self,
         call: FleetCall,
-        headers: &NodeHeaders,
+        signed: &Signed,
         incoming: Incoming,
     ) -> Result<Answer, FlowerError> {
-        let answer = self.fleet_call(call, headers, incoming).await;
+        let answer = self.fleet_call(call, signed, incoming).await;
         answer.map_err(|error| {
             tracing::warn!(?call, code = ?error.code, %error, "a call of a SuperNode was not done");
             error.for_fleet()
@@ -46,36 +46,36 @@ impl Flower {
     async fn fleet_call(
         &self,
         call: FleetCall,
-        headers: &NodeHeaders,
+        signed: &Signed,
         incoming: Incoming,
     ) -> Result<Answer, FlowerError> {
         match call {
-            FleetCall::RegisterNode => self.register_self(headers, incoming.decode().await?).await,
-            FleetCall::ActivateNode => self.activate(headers, incoming.decode().await?).await,
+            FleetCall::RegisterNode => self.register_self(signed, incoming.decode().await?).await,
+            FleetCall::ActivateNode => self.activate(signed, incoming.decode().await?).await,
             FleetCall::DeactivateNode => {
                 let request: proto::DeactivateNodeRequest = incoming.decode().await?;
-                let site = self.node(headers, request.node_id).await?;
+                let site = self.node(signed, request.node_id).await?;
                 self.relays.deactivate(&site);
                 Ok(Answer::of(&proto::DeactivateNodeResponse {}))
             }
-            FleetCall::UnregisterNode => self.unregister_self(headers, incoming.decode().await?).await,
+            FleetCall::UnregisterNode => self.unregister_self(signed, incoming.decode().await?).await,
             FleetCall::SendNodeHeartbeat => {
                 let request: proto::SendNodeHeartbeatRequest = incoming.decode().await?;
-                let site = self.node(headers, node_id(request.node)).await?;
+                let site = self.node(signed, node_id(request.node)).await?;
                 self.relays.heard(&site, Some(beat_every(request.heartbeat_interval)?));
                 Ok(Answer::of(&proto::SendNodeHeartbeatResponse { success: true }))
             }
-            FleetCall::PullMessages => self.pull_for_node(headers, incoming.decode().await?).await,
-            FleetCall::PushMessages => self.push_of_node(headers, incoming.decode().await?).await,
+            FleetCall::PullMessages => self.pull_for_node(signed, incoming.decode().await?).await,
+            FleetCall::PushMessages => self.push_of_node(signed, incoming.decode().await?).await,
             FleetCall::GetRun => {
                 let request: proto::GetRunRequest = incoming.decode().await?;
-                self.node(headers, node_id(request.node)).await?;
+                self.node(signed, node_id(request.node)).await?;
                 let overview = self.running(run_of(request.run_id)?, FlowerCode::GetRunFailed)?;
                 Ok(Answer::of(&proto::GetRunResponse { run: Some(self.describe(&overview)) }))
             }
-            FleetCall::GetFab => self.fab_for_node(headers, incoming.decode().await?).await,
+            FleetCall::GetFab => self.fab_for_node(signed, incoming.decode().await?).await,
             FleetCall::PushObject => {
-                let site = match self.site(headers).await {
+                let site = match self.site(signed).await {
                     Ok(site) => site,
                     Err(error) => {
                         incoming.drain().await;
@@ -87,14 +87,14 @@ impl Flower {
             }
             FleetCall::PullObject => {
                 let request: proto::PullObjectRequest = incoming.decode().await?;
-                let who = Principal::Participant(self.node(headers, node_id(request.node)).await?);
+                let who = Principal::Participant(self.node(signed, node_id(request.node)).await?);
                 let run = run_of(request.run_id)?;
                 self.running(run, FlowerCode::RunStatusNotAllowed)?;
                 self.pull_object(&who, run, &request.object_id, Toward::Node).await
             }
             FleetCall::ConfirmMessageReceived => {
                 let request: proto::ConfirmMessageReceivedRequest = incoming.decode().await?;
-                let who = Principal::Participant(self.node(headers, node_id(request.node)).await?);
+                let who = Principal::Participant(self.node(signed, node_id(request.node)).await?);
                 let run = run_of(request.run_id)?;
                 self.running(run, FlowerCode::RunStatusNotAllowed)?;
                 self.confirm(&who, run, &request.message_object_id, Toward::Node).await?;
@@ -106,10 +106,10 @@ impl Flower {
     /// A node that makes its own key registers it; where operators register keys, it may not.
     async fn register_self(
         &self,
-        headers: &NodeHeaders,
+        signed: &Signed,
         request: proto::RegisterNodeFleetRequest,
     ) -> Result<Answer, FlowerError> {
-        self.check_own_key(headers, &request.public_key)?;
+        self.check_own_key(signed, &request.public_key)?;
         if self.settings.enable_supernode_auth {
             let detail = "nodes do not register themselves here: an operator registers their keys";
             return Err(FlowerError::new(FlowerCode::SupernodeRegistrationDisabled, detail));
@@ -118,16 +118,20 @@ impl Flower {
         let site = match self.relays.by_key(&key.fingerprint()) {
             // Its first answer was lost.
             Some(known) if known.active => known.site,
-            _ => self.relays.register(&key).await.map_err(|error| match error.kind() {
-                ErrorKind::Conflict => FlowerError::new(FlowerCode::NodeActivationFailed, error.to_string()),
-                _ => FlowerError::new(FlowerCode::Unavailable, error.to_string()),
-            })?,
+            _ => self.relays.register_self(&key, signed.connection.peer()).await.map_err(
+                |error| match error.kind() {
+                    ErrorKind::Conflict => {
+                        FlowerError::new(FlowerCode::NodeActivationFailed, error.to_string())
+                    }
+                    _ => FlowerError::new(FlowerCode::Unavailable, error.to_string()),
+                },
+            )?,
         };
         Ok(Answer::of(&proto::RegisterNodeFleetResponse { node_id: node_id_of(&site).unwrap_or_default() }))
     }
 
-    fn check_own_key(&self, headers: &NodeHeaders, named: &[u8]) -> Result<(), FlowerError> {
-        let key = self.authenticate(headers)?;
+    fn check_own_key(&self, signed: &Signed, named: &[u8]) -> Result<(), FlowerError> {
+        let key = self.authenticate(signed)?;
         if public_key(named)? == key {
             return Ok(());
         }
@@ -137,10 +141,10 @@ impl Flower {
 
     async fn activate(
         &self,
-        headers: &NodeHeaders,
+        signed: &Signed,
         request: proto::ActivateNodeRequest,
     ) -> Result<Answer, FlowerError> {
-        self.check_own_key(headers, &request.public_key)?;
+        self.check_own_key(signed, &request.public_key)?;
         let beat_every = beat_every(request.heartbeat_interval)?;
         let failed = |detail: String| FlowerError::new(FlowerCode::NodeActivationFailed, detail);
         let known = self.relays.by_key(&public_key(&request.public_key)?.fingerprint());
@@ -158,15 +162,16 @@ impl Flower {
 
     async fn unregister_self(
         &self,
-        headers: &NodeHeaders,
+        signed: &Signed,
         request: proto::UnregisterNodeFleetRequest,
     ) -> Result<Answer, FlowerError> {
-        let site = self.node(headers, request.node_id).await?;
+        let site = self.node(signed, request.node_id).await?;
         if self.settings.enable_supernode_auth {
             let detail = "nodes do not unregister themselves here: an operator does";
             return Err(FlowerError::new(FlowerCode::SupernodeUnregistrationDisabled, detail));
         }
-        let unregistered = self.relays.unregister(&site).await;
+        let unregistered = self.relays.leave(&site).await;
+        self.forget_keys();
         unregistered.map_err(|error| FlowerError::new(FlowerCode::Unavailable, error.to_string()))?;
         Ok(Answer::of(&proto::UnregisterNodeFleetResponse {}))
     }
@@ -174,10 +179,10 @@ impl Flower {
     /// At most one message, the oldest that the node has neither confirmed nor answered.
     async fn pull_for_node(
         &self,
-        headers: &NodeHeaders,
+        signed: &Signed,
         request: proto::PullMessagesRequest,
     ) -> Result<Answer, FlowerError> {
-        let site = self.node(headers, node_id(request.node)).await?;
+        let site = self.node(signed, node_id(request.node)).await?;
         let next = self.relays.next_letter(&site, HOLD).await.map_err(|error| Toward::Node.error(&error))?;
         let mut response = proto::PullMessagesResponse::default();
         if let Some(handed) = next {
@@ -191,11 +196,11 @@ impl Flower {
 
     async fn push_of_node(
         &self,
-        headers: &NodeHeaders,
+        signed: &Signed,
         request: proto::PushMessagesRequest,
     ) -> Result<Answer, FlowerError> {
         let node_id = node_id(request.node);
-        let from = Principal::Participant(self.node(headers, node_id).await?);
+        let from = Principal::Participant(self.node(signed, node_id).await?);
         let first = request.messages_list.first().and_then(|message| message.metadata.as_ref());
         let run = run_of(first.ok_or_else(|| payload("there is no message"))?.run_id)?;
         self.running(run, FlowerCode::RunStatusNotAllowed)?;
@@ -217,10 +222,10 @@ impl Flower {
 
     async fn fab_for_node(
         &self,
-        headers: &NodeHeaders,
+        signed: &Signed,
         request: proto::GetFabRequest,
     ) -> Result<Answer, FlowerError> {
-        self.node(headers, node_id(request.node)).await?;
+        self.node(signed, node_id(request.node)).await?;
         let run = run_of(request.run_id)?;
         let overview = self.running(run, FlowerCode::GetFabFailed)?;
         if overview.bundle.to_string() != request.hash_str {

@@ -1,5 +1,6 @@
 //! What every call stands on: the coordinator's relayed runs, the clock, and what was verified of nodes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName};
 use sheaf_pki::PublicKey;
 use sheaf_runtime::Clock;
 
+use crate::connection::Signed;
 use crate::error::{FlowerCode, FlowerError};
 use crate::names::{node_id_of, payload};
-use crate::node_auth::{NodeHeaders, NodeVerifier, Window, verify_signature};
+use crate::node_auth::{NodeVerifier, Window, verify_signature};
 use crate::superexec_auth::{SuperExecAuthError, SuperExecVerifier};
 use crate::traffic::Traffic;
 
@@ -28,6 +30,10 @@ pub struct FlowerSettings {
     pub enable_supernode_auth: bool,
     /// Whether no run may be started.
     pub refuse_runs: bool,
+    /// Whether the `flwr` command is served to operators who logged in, or come with their certificate, and to nobody else.
+    pub operator_login: bool,
+    /// Whether every TLS connection is one node's own: no proxy in front sends calls of several over one.
+    pub direct_connections: bool,
 }
 
 /// Which of Flower's services a listener serves.
@@ -35,8 +41,10 @@ pub struct FlowerSettings {
 pub struct Served {
     /// What SuperNodes call.
     pub fleet: bool,
-    /// What the `flwr` command and applications call: whoever reaches it may run code here.
-    pub local: bool,
+    /// What the `flwr` command calls: whoever may call it may run code here.
+    pub control: bool,
+    /// What applications call, and those who start them: whoever may claim a run gets its token.
+    pub runtime: bool,
 }
 
 /// The front-end; cloning is cheap.
@@ -49,6 +57,8 @@ pub struct Flower {
     operator: Arc<Identity>,
     superexec: Option<Arc<Mutex<SuperExecVerifier>>>,
     pub(crate) traffic: Arc<Traffic>,
+    /// How many nodes have unregistered; connections forget keys by it.
+    unregistered: Arc<AtomicU64>,
 }
 
 impl Flower {
@@ -74,6 +84,7 @@ impl Flower {
             operator: Arc::new(operator),
             superexec: None,
             traffic: Arc::default(),
+            unregistered: Arc::default(),
         }
     }
 
@@ -104,8 +115,8 @@ impl Flower {
         run
     }
 
-    /// Who acts where the `flwr` command is served.
-    pub(crate) fn operator(&self) -> &Identity {
+    /// Who acts where the `flwr` command is served to whoever is on this machine.
+    pub(crate) fn local_operator(&self) -> &Identity {
         &self.operator
     }
 
@@ -113,17 +124,29 @@ impl Flower {
     ///
     /// # Errors
     /// Node authentication failed, saying why.
-    pub(crate) fn authenticate(&self, headers: &NodeHeaders) -> Result<PublicKey, FlowerError> {
+    pub(crate) fn authenticate(&self, signed: &Signed) -> Result<PublicKey, FlowerError> {
         let refused = |reason: String| FlowerError::new(FlowerCode::NodeAuthenticationFailed, reason);
         let now_us =
             i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
+        let (headers, unregistered) = (&signed.headers, self.unregistered.load(Ordering::SeqCst));
+        let direct = self.settings.direct_connections.then_some(&signed.connection);
+        let known = direct.is_some_and(|connection| connection.knows(headers, unregistered, now_us));
         let verifier = || self.verifier.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = verifier().quick(headers, None, now_us).map_err(|error| refused(error.to_string()))?;
-        if known.is_none() {
+        let believed =
+            verifier().quick(headers, known, now_us).map_err(|error| refused(error.to_string()))?;
+        if believed.is_none() {
             verify_signature(headers).map_err(|error| refused(error.to_string()))?;
-            verifier().remember(headers, None);
+            verifier().remember(headers);
+            if let (Some(connection), Some(until_us)) = (direct, Window::default().end_us(headers)) {
+                connection.verified(headers, unregistered, until_us);
+            }
         }
         public_key(&headers.public_key)
+    }
+
+    /// A node unregistered: no connection knows its key any more.
+    pub(crate) fn forget_keys(&self) {
+        self.unregistered.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The participant behind a call that names `node_id`. A node that a server without registration does not know, because it lost its
@@ -131,8 +154,8 @@ impl Flower {
     ///
     /// # Errors
     /// Node authentication failed when key and number do not belong together, or the key is not registered.
-    pub(crate) async fn node(&self, headers: &NodeHeaders, node_id: u64) -> Result<SiteName, FlowerError> {
-        let site = self.site(headers).await?;
+    pub(crate) async fn node(&self, signed: &Signed, node_id: u64) -> Result<SiteName, FlowerError> {
+        let site = self.site(signed).await?;
         if node_id_of(&site) != Some(node_id) {
             let detail = "the node id is not that of the key";
             return Err(FlowerError::new(FlowerCode::NodeAuthenticationFailed, detail));
@@ -144,14 +167,14 @@ impl Flower {
     ///
     /// # Errors
     /// As [`Flower::node`].
-    pub(crate) async fn site(&self, headers: &NodeHeaders) -> Result<SiteName, FlowerError> {
+    pub(crate) async fn site(&self, signed: &Signed) -> Result<SiteName, FlowerError> {
         let refused = |reason: &str| FlowerError::new(FlowerCode::NodeAuthenticationFailed, reason);
-        let key = self.authenticate(headers)?;
+        let key = self.authenticate(signed)?;
         let site = match self.relays.by_key(&key.fingerprint()) {
             Some(known) if known.active => known.site,
             Some(_) => return Err(refused("this key was unregistered")),
             None if self.settings.enable_supernode_auth => return Err(refused("this key is not registered")),
-            None => match self.relays.register(&key).await {
+            None => match self.relays.register_self(&key, signed.connection.peer()).await {
                 Ok(site) => site,
                 Err(error) if error.kind() == ErrorKind::Conflict => {
                     let known = self.relays.by_key(&key.fingerprint());

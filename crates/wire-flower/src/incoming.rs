@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use prost::Message;
 
 use crate::error::{FlowerCode, FlowerError};
-use crate::frames::UnaryFrame;
+use crate::frames::{FRAME_LEN_MAX, UnaryFrame};
 use crate::names::payload;
 
 /// The longest message that is held whole, in bytes: trees of objects of large cohorts, and application bundles.
@@ -30,9 +30,14 @@ impl Incoming {
         Incoming { body, frame: None }
     }
 
-    /// The body of a gRPC call with one message.
+    /// The body of a gRPC call with one message; whoever holds it whole bounds it.
     pub(crate) fn grpc(body: Body) -> Incoming {
-        Incoming { body, frame: Some(UnaryFrame::new(MESSAGE_LEN_MAX)) }
+        Incoming { body, frame: Some(UnaryFrame::new(FRAME_LEN_MAX)) }
+    }
+
+    /// A message that came whole, in another.
+    pub(crate) fn whole(message: Bytes) -> Incoming {
+        Incoming { body: Body::from(message), frame: None }
     }
 
     /// The next bytes of the message; `None` at its end.

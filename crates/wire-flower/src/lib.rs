@@ -6,7 +6,9 @@
 //!
 //! Source: observed with flwr 1.42.0 and 1.39.0.
 
+mod adapter;
 mod answer;
+mod connection;
 mod control;
 pub mod error;
 mod exchange;
@@ -20,6 +22,7 @@ mod mail;
 mod names;
 pub mod node_auth;
 pub mod object;
+mod operators;
 pub mod proto;
 pub mod push;
 pub mod routes;
@@ -30,6 +33,8 @@ pub mod superexec_auth;
 pub mod timestamp;
 mod traffic;
 
+pub use connection::Connection;
 pub use front::{Flower, FlowerSettings, Served};
 pub use launch::ServerApps;
+pub use mail::letters_of;
 pub use serve::router;

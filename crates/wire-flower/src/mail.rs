@@ -81,6 +81,23 @@ pub(crate) fn letter(
     })
 }
 
+/// The letters that the messages of one call are, and the objects of their trees.
+///
+/// # Errors
+/// As [`letter`] and [`objects_of`]; a payload error when there are not as many trees as messages.
+pub fn letters_of(
+    messages: &[Message],
+    trees: &[ObjectTree],
+    sender: u64,
+    run: RunId,
+) -> Result<(Vec<LetterDraft>, Vec<ObjectDraft>), FlowerError> {
+    if messages.len() != trees.len() {
+        return Err(payload(format!("{} messages come with {} trees", messages.len(), trees.len())));
+    }
+    let letters = messages.iter().zip(trees).map(|(message, tree)| letter(message, tree, sender, run));
+    Ok((letters.collect::<Result<Vec<_>, _>>()?, objects_of(trees)?))
+}
+
 /// What a letter's header keeps of a message.
 pub(crate) fn header(message: &Message) -> String {
     let kept = Message { metadata: message.metadata.clone(), content: None, error: message.error.clone() };

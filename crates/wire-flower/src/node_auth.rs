@@ -124,6 +124,11 @@ impl Default for Window {
 }
 
 impl Window {
+    /// When the timestamp of a call falls out of the window, in microseconds since the epoch.
+    pub fn end_us(self, headers: &NodeHeaders) -> Option<i64> {
+        Some(parse_isoformat_us(&headers.timestamp)?.saturating_add(self.behind_us))
+    }
+
     /// Checks a time against the clock; both in microseconds since the epoch. Both ends are excluded.
     ///
     /// # Errors
@@ -140,7 +145,7 @@ impl Window {
     }
 }
 
-/// The key last verified on one connection of our own TLS. Forget it when its node unregisters.
+/// The key verified on one connection of our own TLS; the first, while it is not forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KnownKey(Option<Bytes>);
 
@@ -148,6 +153,15 @@ impl KnownKey {
     /// Whether these are the bytes of the key verified here.
     pub fn is(&self, public_key: &[u8]) -> bool {
         self.0.as_deref() == Some(public_key)
+    }
+
+    /// Takes a key whose signature was verified, if none is known; tells whether it did.
+    pub fn bind(&mut self, public_key: &Bytes) -> bool {
+        let free = self.0.is_none();
+        if free {
+            self.0 = Some(public_key.clone());
+        }
+        free
     }
 
     /// Forgets the key.
@@ -179,32 +193,29 @@ impl NodeVerifier {
     }
 
     /// Checks everything that costs little: the timestamp, then what is remembered. `None` means that the signature
-    /// must still be verified, with [`verify_signature`], outside any lock, and then reported to [`Self::remember`].
+    /// must still be verified, with [`verify_signature`], outside any lock, and then reported to [`Self::remember`]. `known` says that the
+    /// key was verified on this very connection, see [`KnownKey`].
     ///
     /// # Errors
     /// [`NodeAuthError::Malformed`], [`NodeAuthError::Ahead`], [`NodeAuthError::Expired`].
     pub fn quick(
         &mut self,
         headers: &NodeHeaders,
-        known: Option<&KnownKey>,
+        known: bool,
         now_us: i64,
     ) -> Result<Option<VerifiedNode>, NodeAuthError> {
         let time_us = parse_isoformat_us(&headers.timestamp)
             .ok_or(NodeAuthError::Malformed { name: "flwr-timestamp" })?;
         self.window.check(time_us, now_us)?;
         self.expire(now_us);
-        let believed = known.is_some_and(|known| known.is(&headers.public_key))
-            || self.verified.contains_key(&headers.name());
+        let believed = known || self.verified.contains_key(&headers.name());
         Ok(believed.then(|| VerifiedNode { public_key: headers.public_key.clone() }))
     }
 
-    /// Remembers a triple whose signature was verified, here and, if given, on its connection.
-    pub fn remember(&mut self, headers: &NodeHeaders, known: Option<&mut KnownKey>) {
-        if let Some(known) = known {
-            known.0 = Some(headers.public_key.clone());
-        }
-        let Some(time_us) = parse_isoformat_us(&headers.timestamp) else { return };
-        let (end_us, name) = (time_us.saturating_add(self.window.behind_us), headers.name());
+    /// Remembers a triple whose signature was verified.
+    pub fn remember(&mut self, headers: &NodeHeaders) {
+        let Some(end_us) = self.window.end_us(headers) else { return };
+        let name = headers.name();
         if self.remembered_max == 0 || self.verified.insert(name, end_us).is_some() {
             return;
         }

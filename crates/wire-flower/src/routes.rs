@@ -14,6 +14,8 @@ pub enum Route {
     Runtime(RuntimeCall),
     /// A call of the command line.
     Control(ControlCall),
+    /// A call with which an operator logs in.
+    Login(LoginCall),
     /// `GrpcAdapter/SendReceive`: a Fleet call in an envelope.
     Adapter,
     /// `FlowerService/Join`: the stream of the oldest clients.
@@ -27,6 +29,7 @@ pub enum Route {
 #[derive(Debug, Clone, Copy)]
 enum Control {
     Served(ControlCall),
+    Login(LoginCall),
     Unsupported(FlowerCode),
 }
 
@@ -66,6 +69,7 @@ impl Control {
     fn route(self) -> Route {
         match self {
             Control::Served(call) => Route::Control(call),
+            Control::Login(call) => Route::Login(call),
             Control::Unsupported(code) => Route::Unsupported(code),
         }
     }
@@ -137,6 +141,15 @@ pub enum ControlCall {
     ListNodes,
 }
 
+/// A call of a login, which nobody can be logged in for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum LoginCall {
+    GetLoginDetails,
+    GetAuthTokens,
+    RefreshAuthTokens,
+}
+
 const FLEET: [(&str, &str, FleetCall); 12] = [
     ("register-node", "RegisterNode", FleetCall::RegisterNode),
     ("activate-node", "ActivateNode", FleetCall::ActivateNode),
@@ -186,8 +199,8 @@ const CONTROL: [(&str, &str, Control); 41] = [
         "ListRunSeriesEvents",
         Control::Unsupported(FlowerCode::NoFederationManagement),
     ),
-    ("get-login-details", "GetLoginDetails", Control::Unsupported(FlowerCode::NoAccountAuth)),
-    ("get-auth-tokens", "GetAuthTokens", Control::Unsupported(FlowerCode::NoAccountAuth)),
+    ("get-login-details", "GetLoginDetails", Control::Login(LoginCall::GetLoginDetails)),
+    ("get-auth-tokens", "GetAuthTokens", Control::Login(LoginCall::GetAuthTokens)),
     ("list-connectors", "ListConnectors", Control::Unsupported(FlowerCode::NoFederationManagement)),
     ("disconnect-connector", "DisconnectConnector", Control::Unsupported(FlowerCode::NoFederationManagement)),
     (
@@ -243,7 +256,7 @@ const CONTROL: [(&str, &str, Control); 41] = [
         Control::Unsupported(FlowerCode::NoFederationManagement),
     ),
     ("stream-run-events", "StreamRunEvents", Control::Unsupported(FlowerCode::NoFederationManagement)),
-    ("refresh-auth-tokens", "RefreshAuthTokens", Control::Unsupported(FlowerCode::NoAccountAuth)),
+    ("refresh-auth-tokens", "RefreshAuthTokens", Control::Login(LoginCall::RefreshAuthTokens)),
 ];
 
 /// Calls of agent applications, which are not served.
@@ -281,11 +294,12 @@ mod tests {
         for (path, code) in [
             ("/v1/control/list-federations", FlowerCode::NoFederationManagement),
             ("/v1/control/pull-artifacts", FlowerCode::NoArtifactProvider),
-            ("/v1/control/refresh-auth-tokens", FlowerCode::NoAccountAuth),
             ("/v1/control/begin-connector-oauth", FlowerCode::NoFederationManagement),
         ] {
             assert_eq!(Route::of_http(path), Some(Route::Unsupported(code)), "{path}");
         }
+        let refresh = Route::of_http("/v1/control/refresh-auth-tokens");
+        assert_eq!(refresh, Some(Route::Login(LoginCall::RefreshAuthTokens)));
         for path in
             ["/v1/control/no-such-call", "/v1/fleet/", "/v2/fleet/pull-messages", "/v1/fleet/start-run"]
         {

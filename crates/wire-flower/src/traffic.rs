@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sheaf_coordinator::RelayOverview;
 use sheaf_domain::RunId;
 
 use crate::proto;
@@ -21,6 +22,14 @@ struct Counts {
 }
 
 impl Traffic {
+    /// Forgets runs that are not among these: they were removed.
+    pub(crate) fn forget_others(&self, runs: &[RelayOverview]) {
+        let mut counts = self.lock();
+        if counts.len() > runs.len() {
+            counts.retain(|run, _| runs.iter().any(|known| known.run == *run));
+        }
+    }
+
     /// Bytes went to a node.
     pub(crate) fn sent(&self, run: RunId, bytes: u64) {
         let mut counts = self.lock();

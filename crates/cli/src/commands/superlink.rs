@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Where the flwr command and ServerApps are served; a loopback address.
     #[arg(long, value_name = "ADDRESS")]
     control_api_address: Option<String>,
-    /// How SuperNodes speak on the further address.
+    /// How SuperNodes speak on the further address; every address serves every way.
     #[arg(long, value_name = "TYPE", value_parser = ["grpc-rere", "grpc-adapter"])]
     fleet_api_type: Option<String>,
     /// Where health is served, without TLS.
@@ -69,9 +69,19 @@ pub(crate) struct Args {
     simulation: bool,
     #[arg(long, hide = true)]
     log_file: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    log_rotation_interval_hours: Option<String>,
+    #[arg(long, hide = true)]
+    log_rotation_backup_count: Option<String>,
     /// The `flwr-serverapp` program [default: found on the PATH].
     #[arg(long, value_name = "FILE", help_heading = "Beyond upstream")]
     server_app: Option<PathBuf>,
+    /// Let operators log in from anywhere, with `flwr login` and `sheaf login approve`, over TLS; nobody else is served the flwr command.
+    #[arg(long, help_heading = "Beyond upstream")]
+    operator_login: bool,
+    /// Believe a SuperNode's key on the TLS connection it was verified on for a while: only where no proxy stands in front.
+    #[arg(long, help_heading = "Beyond upstream")]
+    direct_connections: bool,
     /// Start ServerApps even where nothing keeps them from reading what this server can read.
     #[arg(long, help_heading = "Beyond upstream")]
     server_apps_unwalled: bool,
@@ -115,11 +125,17 @@ fn refuse_unsupported(args: &Args) -> anyhow::Result<()> {
             "--allow-runtime-dependency-installation is not served: install what apps need beside flwr-serverapp"
         );
     }
-    if args.log_file.is_some() {
-        bail!("--log-file is not served: the log is standard error; let a service manager keep it");
+    for (flag, given) in [
+        ("--log-file", args.log_file.is_some()),
+        ("--log-rotation-interval-hours", args.log_rotation_interval_hours.is_some()),
+        ("--log-rotation-backup-count", args.log_rotation_backup_count.is_some()),
+    ] {
+        if given {
+            bail!("{flag} is not served: the log is standard error; let a service manager keep it");
+        }
     }
-    if args.fleet_api_type.as_deref() == Some("grpc-adapter") {
-        bail!("--fleet-api-type grpc-adapter is not served yet");
+    if args.insecure && args.operator_login {
+        bail!("--operator-login needs TLS: give --ssl-certfile and --ssl-keyfile in place of --insecure");
     }
     if !args.insecure && (args.ssl_certfile.is_none() || args.ssl_keyfile.is_none()) {
         bail!(
@@ -163,6 +179,8 @@ fn config(args: &Args) -> anyhow::Result<(Config, Option<tempfile::TempDir>)> {
         server_app_account: None,
         superexec_secret: args.superexec_auth_secret_file.clone(),
         server_apps_unwalled: args.server_apps_unwalled,
+        operator_login: args.operator_login,
+        direct_connections: args.direct_connections,
     };
     let mut config = Config { data_dir, flower, log: LogSection::default(), ..Config::default() };
     // Operators of this machine find the port in the data directory.

@@ -36,6 +36,11 @@ pub struct FlowerSection {
     pub server_app_account: Option<String>,
     /// A file whose bytes every SuperExec must prove to know.
     pub superexec_secret: Option<PathBuf>,
+    /// Whether operators log in: the command line is then served wherever nodes are, over TLS, to operators only.
+    pub operator_login: bool,
+    /// Whether no proxy that sends calls of several nodes over one connection stands in front of this server: a key that was verified
+    /// on a TLS connection is then believed there for as long as its signature holds.
+    pub direct_connections: bool,
     /// Start ServerApps even where nothing keeps them from reading what this server can read.
     pub server_apps_unwalled: bool,
 }

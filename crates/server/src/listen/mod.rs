@@ -21,6 +21,7 @@ use sheaf_domain::Span;
 use sheaf_pki::{Peer, peer_of_chain};
 use sheaf_runtime::{Clock, TaskScope};
 use sheaf_telemetry::names;
+use sheaf_wire_flower::Connection;
 use sheaf_wire_native::{PeerAddr, PeerIdentity};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -167,7 +168,10 @@ async fn serve_plaintext(
         greeter.greeted(&mut stream, listener.clock.as_ref()),
     ));
     match greeted.await {
-        Ok(Ok(peer)) => serve_peer(TokioIo::new(stream), peer, addr, listener, draining).await,
+        Ok(Ok(peer)) => {
+            let connection = Connection::new(addr, false);
+            serve_peer(TokioIo::new(stream), peer, connection, addr, listener, draining).await;
+        }
         Ok(Err(error)) => {
             tracing::warn!(%addr, %error, "plaintext connection refused");
             refused("greeting");
@@ -193,7 +197,10 @@ pub async fn serve_connection(
         Security::Tls { acceptor, trust_domain } => {
             let Some(tls) = shake_hands(acceptor, stream, addr, listener).await else { return };
             match peer_of_chain(tls.get_ref().1.peer_certificates(), trust_domain) {
-                Ok(peer) => serve_peer(TokioIo::new(tls), peer, addr, listener, draining).await,
+                Ok(peer) => {
+                    let connection = Connection::new(addr, true);
+                    serve_peer(TokioIo::new(tls), peer, connection, addr, listener, draining).await;
+                }
                 Err(error) => {
                     tracing::warn!(%addr, %error, "client certificate refused");
                     refused("tls");
@@ -202,9 +209,13 @@ pub async fn serve_connection(
         }
         Security::Anonymous(Some(acceptor)) => {
             let Some(tls) = shake_hands(acceptor, stream, addr, listener).await else { return };
-            serve_peer(TokioIo::new(tls), None, addr, listener, draining).await;
+            let connection = Connection::new(addr, true);
+            serve_peer(TokioIo::new(tls), None, connection, addr, listener, draining).await;
         }
-        Security::Anonymous(None) => serve_peer(TokioIo::new(stream), None, addr, listener, draining).await,
+        Security::Anonymous(None) => {
+            let connection = Connection::new(addr, false);
+            serve_peer(TokioIo::new(stream), None, connection, addr, listener, draining).await;
+        }
         // It begins with a line that is read before.
         Security::Plaintext(_) => {}
     }
@@ -231,6 +242,7 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
 async fn serve_peer<I>(
     io: TokioIo<I>,
     peer: Option<Peer>,
+    over: Connection,
     addr: SocketAddr,
     listener: &Listener,
     draining: &TaskScope,
@@ -241,7 +253,8 @@ async fn serve_peer<I>(
     let router = listener.router.clone();
     let clock = Arc::clone(&listener.clock);
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let request = introduce(request.map(axum::body::Body::new), peer.as_ref(), addr, clock.as_ref());
+        let mut request = introduce(request.map(axum::body::Body::new), peer.as_ref(), addr, clock.as_ref());
+        request.extensions_mut().insert(over.clone());
         let (front_end, method) =
             (front_end(request.uri().path()), names::method_label(request.method().as_str()));
         let (answer, clock) = (router.clone().oneshot(request), Arc::clone(&clock));

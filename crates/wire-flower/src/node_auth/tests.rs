@@ -33,24 +33,25 @@ fn the_stock_signature_verifies_over_both_transports() {
 fn a_verified_triple_is_believed_until_its_window_ends() {
     let headers = NodeHeaders::of_http(&golden(true, false)).unwrap();
     let mut verifier = NodeVerifier::new(Window::default(), 4);
-    assert_eq!(verifier.quick(&headers, None, NOW_US), Ok(None));
+    assert_eq!(verifier.quick(&headers, false, NOW_US), Ok(None));
     let mut known = KnownKey::default();
-    verifier.remember(&headers, Some(&mut known));
-    assert!(verifier.quick(&headers, None, NOW_US).unwrap().is_some());
+    verifier.remember(&headers);
+    assert!(known.bind(&headers.public_key));
+    assert!(verifier.quick(&headers, false, NOW_US).unwrap().is_some());
     let other = NodeHeaders { signature: Bytes::from_static(b"x"), ..headers.clone() };
-    assert_eq!(verifier.quick(&other, None, NOW_US), Ok(None));
-    assert!(verifier.quick(&other, Some(&known), NOW_US).unwrap().is_some());
+    assert_eq!(verifier.quick(&other, false, NOW_US), Ok(None));
+    assert!(verifier.quick(&other, known.is(&other.public_key), NOW_US).unwrap().is_some());
     assert_eq!(
-        verifier.quick(&headers, Some(&known), NOW_US + 305_000_000),
+        verifier.quick(&headers, known.is(&headers.public_key), NOW_US + 305_000_000),
         Err(NodeAuthError::Expired { by_s: 305 })
     );
     assert_eq!(
-        verifier.quick(&headers, Some(&known), NOW_US - 5_000_000),
+        verifier.quick(&headers, known.is(&headers.public_key), NOW_US - 5_000_000),
         Err(NodeAuthError::Ahead { by_s: 5 })
     );
-    assert!(verifier.quick(&headers, None, NOW_US + 304_999_999).unwrap().is_some());
+    assert!(verifier.quick(&headers, false, NOW_US + 304_999_999).unwrap().is_some());
     known.forget();
-    assert_eq!(verifier.quick(&other, Some(&known), NOW_US), Ok(None));
+    assert_eq!(verifier.quick(&other, known.is(&other.public_key), NOW_US), Ok(None));
 }
 
 #[test]
@@ -58,7 +59,7 @@ fn the_memory_is_bounded() {
     let headers = NodeHeaders::of_http(&golden(true, false)).unwrap();
     let mut verifier = NodeVerifier::new(Window::default(), 4);
     for n in 0u8..20 {
-        verifier.remember(&NodeHeaders { signature: Bytes::copy_from_slice(&[n]), ..headers.clone() }, None);
+        verifier.remember(&NodeHeaders { signature: Bytes::copy_from_slice(&[n]), ..headers.clone() });
         assert!(verifier.remembered() <= 4);
     }
 }

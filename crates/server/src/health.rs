@@ -1,0 +1,63 @@
+//! Health as gRPC peers ask for it: `grpc.health.v1.Health/Check`, beside `/health` over HTTP.
+//!
+//! It answers for the server as a whole, by the empty name; other names are not found, and other calls are not there. Source: the gRPC
+//! health checking protocol, as `flower-superlink` 1.42 serves it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, header};
+use hyper::body::Frame;
+
+/// Where the check is.
+pub(crate) const CHECK_PATH: &str = "/grpc.health.v1.Health/Check";
+/// The longest request that is read, in bytes.
+const REQUEST_LEN_MAX: usize = 1024;
+/// `HealthCheckResponse` with the status SERVING, and with NOT_SERVING, in their frames.
+const ANSWERS: [&[u8]; 2] = [&[0, 0, 0, 0, 2, 8, 1], &[0, 0, 0, 0, 2, 8, 2]];
+/// A request for the server as a whole: an empty message in its frame.
+const WHOLE_SERVER: [u8; 5] = [0; 5];
+const NOT_FOUND: &str = "5";
+
+/// Answers a check.
+pub(crate) async fn check(serving: bool, request: Body) -> Response {
+    let request = axum::body::to_bytes(request, REQUEST_LEN_MAX).await.unwrap_or_default();
+    if request[..] != WHOLE_SERVER {
+        return answer(None, NOT_FOUND);
+    }
+    let [yes, no] = ANSWERS;
+    answer(Some(Bytes::from_static(if serving { yes } else { no })), "0")
+}
+
+fn answer(message: Option<Bytes>, status: &'static str) -> Response {
+    let trailers = HeaderMap::from_iter([(
+        http::HeaderName::from_static("grpc-status"),
+        HeaderValue::from_static(status),
+    )]);
+    let mut response = Response::new(Body::new(Unary { message, trailers: Some(trailers) }));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// One message, then the trailers.
+struct Unary {
+    message: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl hyper::body::Body for Unary {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(message) = self.message.take() {
+            return Poll::Ready(Some(Ok(Frame::data(message))));
+        }
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+}
