@@ -39,7 +39,7 @@ pub enum Form {
     NumberedText(&'static [&'static str]),
 }
 
-pub(crate) use words::{CONFIG, CSV, HEADERS, KIT, PLAN, RANGE};
+pub(crate) use words::{CONFIG, CSV, FLOWER_HEADERS, HEADERS, KIT, OBJECT, PLAN, RANGE};
 
 impl Form {
     /// A changed copy of `parent`; `other` is another input of the same form.

@@ -34,6 +34,21 @@ pub(crate) const HEADERS: &[&str] = &[
     "\n", "-", "_", "=", "+1", "18446744073709551616", "é", "\u{0}", "00", "FF", "%00",
 ];
 
+/// The headers of Flower's SuperNodes and SuperExecs.
+pub(crate) const FLOWER_HEADERS: &[&str] = &[
+    "flwr-public-key: ", "flwr-public-key-bin: ", "flwr-timestamp: ", "flwr-signature: ", "flwr-signature-bin: ",
+    "flwr-superexec-ts: ", "flwr-superexec-nonce: ", "flwr-superexec-body-sha256: ", "flwr-superexec-signature: ",
+    "+00:00", "+23:59", "-", ".000000", "T", "Z", "0001", "9999", "-02-29", "\n", "=", "==", "LS0tLS1CRUdJTi",
+    "9223372036854775807", "é", "\u{0}", "FF",
+];
+
+/// The headers of Flower's objects.
+pub(crate) const OBJECT: &[&str] = &[
+    "ArrayChunk ", "Array ", "ArrayRecord ", "ConfigRecord ", "MetricRecord ", "RecordDict ", "Message ", " ", ",",
+    "\u{0}", "0", "00", "-1", "+1", "18446744073709551615", "18446744073709551616",
+    "1c0de163ebbba9b7e6c78ba9bb113e8b94ff01a03cf67de3321ae49256aa968a", "é",
+];
+
 /// The `Range` header.
 pub(crate) const RANGE: &[&str] = &[
     "bytes=", "bytes =", "-", ",", " ", "\t", "+", "0", "18446744073709551615", "lines=",

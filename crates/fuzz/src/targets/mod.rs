@@ -1,5 +1,7 @@
 //! Every decoder under attack, each with its samples, its ceiling of memory and its invariants.
 
+mod flower;
+mod flower_headers;
 mod http;
 mod journal;
 mod json;
@@ -14,7 +16,7 @@ mod wire;
 use crate::target::{Target, Verdict};
 
 /// Every target, in the order of `cargo xtask fuzz --list`.
-pub const ALL: [Target; 16] = [
+pub const ALL: [Target; 21] = [
     protobuf::TARGET,
     json::NATIVE,
     json::ADMIN,
@@ -31,11 +33,16 @@ pub const ALL: [Target; 16] = [
     site::RESULT,
     site::CSV,
     settings::TARGET,
+    flower::PUSH,
+    flower::OBJECT,
+    flower::FLOWER,
+    flower::FAB,
+    flower_headers::TARGET,
 ];
 
 /// The target of a name.
 pub fn named(name: &str) -> Option<&'static Target> {
-    static TARGETS: [Target; 16] = ALL;
+    static TARGETS: [Target; 21] = ALL;
     TARGETS.iter().find(|target| target.name == name)
 }
 

@@ -69,6 +69,11 @@ attacks! {
     results_of_trainers_are_decoded_within_bounds: "result";
     tables_of_examples_are_decoded_within_bounds: "csv";
     configurations_are_decoded_within_bounds: "settings";
+    pushed_objects_are_read_within_bounds: "push";
+    headers_of_objects_are_read_within_bounds: "object";
+    messages_of_flower_are_decoded_within_bounds: "flower";
+    bundles_are_read_within_bounds: "fab";
+    proofs_of_flowers_peers_are_read_within_bounds: "flower-headers";
 }
 
 #[test]
