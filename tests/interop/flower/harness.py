@@ -40,6 +40,16 @@ def has_landlock():
     return ctypes.CDLL(None, use_errno=True).syscall(create_ruleset, None, 0, ask_version) > 0
 
 
+def has_ipv6():
+    """Whether this machine can listen on its own IPv6 address."""
+    try:
+        with socket.socket(socket.AF_INET6) as each:
+            each.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def adopt_orphans():
     """Makes this process the parent of what its children leave behind, so that it can be found and ended."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -300,8 +310,8 @@ class SuperExec(Program):
 class Cli:
     """The stock `flwr` command, connected to one server."""
 
-    def __init__(self, world, server, name="cli"):
-        self.world, self.name = world, name
+    def __init__(self, world, server, name="cli", *, old=False):
+        self.world, self.name, self.flwr = world, name, (OLD_BIN if old else BIN) / "flwr"
         self.home = world.directory / name
         (self.home / "flwr").mkdir(parents=True)
         trust = f'root-certificates = "{server.ca}"' if server.ca else "insecure = true"
@@ -317,7 +327,7 @@ class Cli:
 
     def run(self, *arguments, timeout_s=None):
         return subprocess.run(
-            [BIN / "flwr", *map(str, arguments)],
+            [self.flwr, *map(str, arguments)],
             cwd=self.home,
             env=environment(self.home),
             stdin=subprocess.DEVNULL,
@@ -331,7 +341,7 @@ class Cli:
 
     def program(self, name, *arguments):
         """The command as a process that goes on beside the test."""
-        program = Program(self.world, name, [BIN / "flwr", *arguments])
+        program = Program(self.world, name, [self.flwr, *arguments])
         program.home = self.home
         return program
 

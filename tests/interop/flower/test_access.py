@@ -2,7 +2,7 @@
 
 import grpc
 import pytest
-from flwr.proto import control_pb2, control_pb2_grpc, runtime_pb2
+from flwr.proto import control_pb2, control_pb2_grpc, fleet_pb2, runtime_pb2
 
 import certs
 import fabs
@@ -46,6 +46,17 @@ def test_a_token_is_needed_and_only_the_right_one_serves(server):
         assert (answer.status, answer.code) == (401, 1008), (token, answer)
     task.token = good
     assert task.call("get-nodes", runtime_pb2.GetNodesRequest()).status == 200
+
+
+@pytest.mark.stock_differs("everybody registers as often as they like")
+def test_one_address_registers_nodes_at_a_bounded_rate_and_is_told_to_come_again(server):
+    nodes = [wire.Node(server) for _ in range(25)]
+    register = [fleet_pb2.RegisterNodeFleetRequest(public_key=node.public) for node in nodes]
+    statuses = [node.call("register-node", request).status for node, request in zip(nodes, register, strict=True)]
+    assert set(statuses) == {200, 503} and statuses.count(200) >= 20, statuses
+    # Who is in is not held up.
+    assert nodes[0].call("register-node", register[0]).status == 200
+    assert nodes[0].activate().node_id
 
 
 def test_bytes_that_are_no_message_are_refused(server):

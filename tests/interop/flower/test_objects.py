@@ -219,3 +219,19 @@ def test_a_run_that_is_over_answers_403(server):
     # The task's token ended with the run.
     assert task.call("get-nodes", runtime_pb2.GetNodesRequest()).status == 401
     assert node.pull() is None
+
+
+@pytest.mark.peer("flwr 1.42.0: SuperNode and ServerApp with chunks of 80 MB")
+def test_chunks_of_any_size_that_upstream_makes_pass(world):
+    server = harness.Server(world, isolation="process").start()
+    cli = harness.Cli(world, server)
+    large = {"FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(80 << 20)}
+    command = [harness.BIN / "flower-superexec", "--runtime-api-address", server.address, "--insecure"]
+    harness.Program(world, "superexec", command, **large).start()
+    node = harness.SuperNode(world, server, 0)
+    node.environ |= large
+    node.start()
+    server.wait_nodes(1)
+    run_id = cli.submit(mode="fedavg", rounds=1, min_nodes=1, large_bytes=70_000_000)
+    assert server.end(run_id) == "finished:completed"
+    assert node.alive()

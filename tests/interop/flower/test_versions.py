@@ -25,6 +25,20 @@ def test_an_old_node_over_grpc_beside_a_new_one_over_http(world):
     assert server.stop() == 0
 
 
+@pytest.mark.stock_differs("its open build serves the adapter by a switch of its own only")
+@pytest.mark.peer("flwr 1.39.0: SuperNode over the gRPC adapter")
+def test_an_old_node_whose_calls_come_in_envelopes(world):
+    server = harness.Server(world, grpc=True).start()
+    cli = harness.Cli(world, server)
+    adapted = harness.SuperNode(world, server, 0, old=True, name="supernode-adapter", options=["--grpc-adapter"]).start()
+    new = harness.SuperNode(world, server, 1).start()
+    server.wait_nodes(2)
+    run_id = cli.submit(**golden.load()["old"]["config"])
+    assert server.end(run_id) == "finished:completed"
+    golden.assert_equal(cli.result(run_id), "old")
+    assert [adapted.stop(), new.stop()] == [0, 0]
+
+
 @pytest.mark.skipif(
     not harness.STOCK or os.environ.get("SHEAF_INTEROP_GOLDEN") != "1",
     reason="the golden history is the stock server's; asked for by SHEAF_INTEROP_GOLDEN=1",
