@@ -3,7 +3,7 @@
 use crate::world::World;
 
 /// Every command with a page of its own.
-const COMMANDS: [&str; 32] = [
+const COMMANDS: [&str; 34] = [
     "",
     "serve",
     "superlink",
@@ -26,6 +26,8 @@ const COMMANDS: [&str; 32] = [
     "invite",
     "approve",
     "revoke",
+    "login",
+    "login approve",
     "pki",
     "pki init",
     "pki show",
