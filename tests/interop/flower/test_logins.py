@@ -35,7 +35,7 @@ def sheaf(server, *arguments, check=True):
 
 def logged_in(cli, server, name):
     """Logs a stock command in; gives what it printed."""
-    login = cli.program(f"login-{name}", "login", "it").start()
+    login = cli.program(f"login-{name}-{len(cli.world.programs)}", "login", "it").start()
     code = login.wait_log(r"/login/([A-Z]{4}-[A-Z]{4})").group(1)
     assert login.alive(), login.text()
     sheaf(server, "login", "approve", code, name)
