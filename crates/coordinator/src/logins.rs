@@ -6,7 +6,7 @@
 //! is up, counts for nothing from then on. Requests live in memory and end with the process. Source: the device grant of RFC 8628.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -221,7 +221,7 @@ impl Relays {
         };
         logins.change(&*self.shared.store, now, put).await?;
         let body = serde_json::json!({ "operator": name, "by": by, "until": ends_at });
-        self.shared.note_in_journal("operator_logged_in", &body);
+        Handle::new(Arc::clone(&self.shared)).federation_entry("operator_logged_in", &body).await?;
         tracing::info!(operator = %name, %by, "an operator is logged in");
         Ok(Some(token))
     }
@@ -301,8 +301,7 @@ impl Handle {
         };
         self.shared.logins.change(&*self.shared.store, self.shared.clock.now(), remove).await?;
         let body = serde_json::json!({ "operator": name, "by": who.name });
-        self.shared.note_in_journal("operator_logged_out", &body);
-        Ok(())
+        self.federation_entry("operator_logged_out", &body).await
     }
 }
 

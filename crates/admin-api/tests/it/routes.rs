@@ -130,6 +130,7 @@ fn body_for(path: &str) -> Option<Value> {
         "stop" | "revoke" | "remove" => Some(json!({})),
         "extend" => Some(json!({ "rounds": 1 })),
         "invites" => Some(json!({ "site": "ward", "ttl": "1h" })),
+        "approve" if path.contains("/logins/") => Some(json!({ "name": "alice", "validity": "1h" })),
         "approve" => Some(json!({ "fingerprint": Digest::of(b"x") })),
         "backups" => Some(json!({ "dir": "/nowhere/backup" })),
         _ => None,
@@ -150,7 +151,8 @@ async fn every_route_is_for_operators_only() {
             .replace("{journal}", "federation")
             .replace("{upload}", "first")
             .replace("{digest}", &Digest::of(b"").to_string())
-            .replace("{site}", "ward");
+            .replace("{site}", "ward")
+            .replace("{login}", "alice");
         let body = if method == "post" { body_for(path) } else { None };
         for (who, expected) in [(Who::Nobody, 401), (Who::Participant, 403)] {
             let answer = if method == "put" {

@@ -90,7 +90,9 @@ impl Relays {
                 Ok(removed)
             }
             (Err(error), Some(taken)) => {
-                self.send(Command::PutBack(taken)).await?;
+                let (done, put_back) = oneshot::channel();
+                self.send(Command::PutBack { taken, done }).await?;
+                put_back.await.map_err(|_| Error::shutting_down())?;
                 Err(error)
             }
             (Err(error), None) => Err(error),

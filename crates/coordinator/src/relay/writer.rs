@@ -42,7 +42,7 @@ pub(super) enum Command {
     /// A run that is over and is to be removed: nothing is appended to it any more.
     TakeOut { run: RunId, reply: oneshot::Sender<Result<TakenOut, Error>> },
     /// A run that was not removed after all.
-    PutBack(TakenOut),
+    PutBack { taken: TakenOut, done: oneshot::Sender<()> },
 }
 
 /// The writer of relayed runs.
@@ -108,7 +108,11 @@ impl RelayWriter {
                         self.put_back(taken);
                     }
                 }
-                Command::PutBack(taken) => self.put_back(taken),
+                Command::PutBack { taken, done } => {
+                    self.put_back(taken);
+                    // The asker may have gone away.
+                    let _ = done.send(());
+                }
             }
             next = queue.try_recv().ok();
         }
