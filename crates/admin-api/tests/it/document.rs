@@ -6,9 +6,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sheaf_admin_api::{
     ApproveBody, BackupBody, CreateRunBody, CreatedRun, ErrorBody, ErrorDetail, ExtendBody, HeadBody,
-    InviteBody, JournalBody, KitBody, ModelBody, PlanBody, PlanSummary, ROUTES, ReasonBody, RemoveBody,
+    InviteBody, JournalBody, KitBody, LoginBody, ModelBody, PlanBody, PlanSummary, ROUTES, ReasonBody,
+    RemoveBody,
 };
-use sheaf_coordinator::{BackupReport, RemovedRun, ReplayReport, ReplayRound, ReplayVerdict, SiteOverview};
+use sheaf_coordinator::{
+    BackupReport, LoginOverview, RemovedRun, ReplayReport, ReplayRound, ReplayVerdict, SiteOverview,
+};
 use sheaf_domain::{
     Digest, Identity, JournalEntry, LineageName, Manifest, Metrics, Missing, Role, RoundRecord, RunId,
     RunPhase, RunStatus, SiteName, SiteStatus, Span, StageName, Timestamp, VersionRef, Wait,
@@ -192,6 +195,16 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("Invite", value(InviteBody { site: name("a"), ttl: Span::from_secs(1), approve: true })),
         ("Kit", value(KitBody { kit: text() })),
         ("Approve", value(ApproveBody { fingerprint: digest })),
+        ("ApproveLogin", value(LoginBody { name: name("alice"), validity: Span::from_secs(1) })),
+        (
+            "Login",
+            value(LoginOverview {
+                name: name("alice"),
+                by: name("operator"),
+                begun_at: Timestamp::from_millis(1),
+                ends_at: Timestamp::from_millis(2),
+            }),
+        ),
         ("Backup", value(BackupBody { dir: "/b".into() })),
         ("BackupReport", value(BackupReport { dir: "/b".into(), objects: 1, bytes: 1 })),
         ("Identity", value(who)),
