@@ -277,6 +277,20 @@ class Server(Program):
         return wait_for(f"{count} nodes online", lambda: len(found := self.online()) == count and found)
 
 
+def sheaf(server, *arguments, check=True):
+    """The operator's command beside the server."""
+    database = server.world.directory / "state.db"
+    done = subprocess.run(
+        [SERVER, "--json", "--operator", database / "operator", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    if check and done.returncode != 0:
+        raise RuntimeError(f"sheaf {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
 def tls_of_server(authority):
     files = {"ca-cert": authority.ca, "cert": authority.certificate, "key": authority.key}
     return [part for name, path in files.items() for part in (f"--ssl-{name}file", path)]

@@ -4,7 +4,6 @@ import http.client
 import json
 import re
 import ssl
-import subprocess
 
 import pytest
 
@@ -19,26 +18,12 @@ pytestmark = pytest.mark.stock_differs("its open build has no login, and lets ev
 LOGIN = ["--operator-login"]
 
 
-def sheaf(server, *arguments, check=True):
-    """The operator's command beside the server."""
-    database = server.world.directory / "state.db"
-    done = subprocess.run(
-        [harness.SERVER, "--json", "--operator", database / "operator", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=harness.DEADLINE_S,
-    )
-    if check and done.returncode != 0:
-        raise RuntimeError(f"sheaf {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
-
-
 def logged_in(cli, server, name):
     """Logs a stock command in; gives what it printed."""
     login = cli.program(f"login-{name}-{len(cli.world.programs)}", "login", "it").start()
     code = login.wait_log(r"/login/([A-Z]{4}-[A-Z]{4})").group(1)
     assert login.alive(), login.text()
-    sheaf(server, "login", "approve", code, name)
+    harness.sheaf(server, "login", "approve", code, name)
     harness.wait_for("the end of the login", lambda: not login.alive())
     assert login.process.returncode == 0, login.text()
     return login.text()
@@ -60,13 +45,13 @@ def test_the_stock_command_logs_in_and_works_from_anywhere_until_its_login_ends(
     run_id = cli.submit(mode="fedavg", rounds=1, min_nodes=1, large_bytes=4000)
     assert [int(run["run-id"]) for run in cli.json("ls", "it")["runs"]] == [run_id]
     assert cli.json("stop", run_id, "it")["success"] is True
-    logins = json.loads(sheaf(server, "login", "ls").stdout)
+    logins = json.loads(harness.sheaf(server, "login", "ls").stdout)
     assert [login["name"] for login in logins] == ["alice"]
     # A login outlives the server.
     server.kill9()
     server.start()
     assert len(cli.json("ls", "it")["runs"]) == 1
-    sheaf(server, "login", "end", "alice")
+    harness.sheaf(server, "login", "end", "alice")
     ended = cli.run("ls", "it")
     assert ended.returncode != 0 and "Traceback" not in ended.stderr, ended.stderr
     logged_in(cli, server, "alice")
