@@ -195,7 +195,7 @@ async fn a_question_is_answered_across_restarts(backend: Backend) {
 async fn what_was_handed_out_comes_again_until_it_is_confirmed(backend: Backend) {
     let mut world = World::start(backend).await;
     let site = participant(&world).await;
-    let Relay { run, .. } = begun(&world).await;
+    let Relay { run, seat } = begun(&world).await;
     let letters = ["first", "second"].map(|text| Letter::new(&world, text, node(&site), None, "model"));
     for letter in &letters {
         send(&world, &Principal::ServerApp(run), run, letter).await;
@@ -208,7 +208,11 @@ async fn what_was_handed_out_comes_again_until_it_is_confirmed(backend: Backend)
     world.relays.confirm(&node(&site), run, letters[0].draft.id).await.unwrap();
     assert_eq!(next(&world, &site).await.unwrap().header, "second");
     // Another process takes over with the same key: what was never answered comes again.
-    world.clock.advance(Span::from_secs(70));
+    for _ in 0..2 {
+        // The application is heard meanwhile, the participant is not.
+        world.clock.advance(Span::from_secs(40));
+        world.relays.beat(seat).unwrap();
+    }
     world.relays.activate(&site, Duration::from_secs(30)).await.unwrap();
     assert_eq!(next(&world, &site).await.unwrap().header, "first");
 }
