@@ -285,7 +285,6 @@ fn flower_samples() -> Vec<Vec<u8>> {
     let of_application = proto::PushAppMessagesRequest {
         messages_list: vec![message(metadata(1, NODE_ID, String::new()))],
         message_object_trees: vec![tree],
-        ..proto::PushAppMessagesRequest::default()
     };
     let start = proto::StartRunRequest {
         fab: Some(proto::Fab { hash_str: "0".repeat(64), ..proto::Fab::default() }),
