@@ -3,12 +3,13 @@
 //! It answers for the server as a whole, by the empty name; other names are not found, and other calls are not there. Source: the gRPC
 //! health checking protocol, as `flower-superlink` 1.42 serves it.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::convert::Infallible;
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, header};
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http_body_util::StreamBody;
 use hyper::body::Frame;
 
 /// Where the check is.
@@ -31,33 +32,12 @@ pub(crate) async fn check(serving: bool, request: Body) -> Response {
     answer(Some(Bytes::from_static(if serving { yes } else { no })), "0")
 }
 
+/// One message or none, then the status.
 fn answer(message: Option<Bytes>, status: &'static str) -> Response {
-    let trailers = HeaderMap::from_iter([(
-        http::HeaderName::from_static("grpc-status"),
-        HeaderValue::from_static(status),
-    )]);
-    let mut response = Response::new(Body::new(Unary { message, trailers: Some(trailers) }));
+    let status = (HeaderName::from_static("grpc-status"), HeaderValue::from_static(status));
+    let trailers = Frame::trailers(HeaderMap::from_iter([status]));
+    let frames = message.map(Frame::data).into_iter().chain([trailers]).map(Ok::<_, Infallible>);
+    let mut response = Response::new(Body::new(StreamBody::new(stream::iter(frames))));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
-}
-
-/// One message, then the trailers.
-struct Unary {
-    message: Option<Bytes>,
-    trailers: Option<HeaderMap>,
-}
-
-impl hyper::body::Body for Unary {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(message) = self.message.take() {
-            return Poll::Ready(Some(Ok(Frame::data(message))));
-        }
-        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
-    }
 }
