@@ -66,7 +66,7 @@ impl Flower {
                 Ok(Answer::of(&proto::SendNodeHeartbeatResponse { success: true }))
             }
             FleetCall::PullMessages => self.pull_for_node(signed, incoming.decode().await?).await,
-            FleetCall::PushMessages => self.push_of_node(signed, incoming.decode().await?).await,
+            FleetCall::PushMessages => self.push_of_node(signed, incoming.decode_letters().await?).await,
             FleetCall::GetRun => {
                 let request: proto::GetRunRequest = incoming.decode().await?;
                 self.node(signed, node_id(request.node)).await?;

@@ -100,6 +100,16 @@ impl Incoming {
         }
     }
 
+    /// The message that pushes others, looked at and decoded.
+    ///
+    /// # Errors
+    /// As [`Incoming::decode`]; a payload error for messages that would take memory out of proportion.
+    pub(crate) async fn decode_letters<M: Message + Default>(self) -> Result<M, FlowerError> {
+        let bytes = self.collect().await?;
+        crate::scan::check_letters(&bytes)?;
+        decode(bytes)
+    }
+
     /// The message, decoded.
     ///
     /// # Errors

@@ -15,9 +15,8 @@ use sheaf_relay::{LetterDraft, ObjectDraft};
 use crate::error::{FlowerCode, FlowerError};
 use crate::names::{SERVER_NODE_ID, object_of, payload, principal_of, timestamp};
 use crate::proto::{Message, Metadata, ObjectTree};
+use crate::scan::DEPTH_MAX;
 
-/// How deep a tree of objects may be; a message over records over arrays over chunks is five.
-const DEPTH_MAX: usize = 16;
 /// How many objects the trees of one call may name, each time counted.
 const OBJECTS_MAX: usize = 1_000_000;
 /// The earliest time at which a message may have been made, in seconds since the epoch.

@@ -72,7 +72,9 @@ impl Flower {
                 self.confirm(&application, run, &request.message_object_id, Toward::Application).await?;
                 Ok(Answer::of(&proto::ConfirmMessageReceivedResponse {}))
             }
-            RuntimeCall::PushMessages => self.push_of_application(seat, incoming.decode().await?).await,
+            RuntimeCall::PushMessages => {
+                self.push_of_application(seat, incoming.decode_letters().await?).await
+            }
             RuntimeCall::PullMessages => self.pull_for_application(seat, incoming.decode().await?).await,
             RuntimeCall::GetNodes => {
                 let proto::GetNodesRequest {} = incoming.decode().await?;

@@ -6,7 +6,7 @@ use sheaf_domain::{Digest, RunId};
 use sheaf_wire_flower::frames::UnaryFrame;
 use sheaf_wire_flower::object::ObjectCheck;
 use sheaf_wire_flower::push::{Head, Part, PushReader, Tail};
-use sheaf_wire_flower::{fab, letters_of, proto};
+use sheaf_wire_flower::{check_letters, fab, letters_of, proto};
 
 use crate::form::Form;
 use crate::target::{Ceiling, Probe, Target, Verdict};
@@ -176,14 +176,14 @@ fn plain<M: Message + Default>(body: &[u8], probe: &mut Probe<'_>) -> Verdict {
 const NODE_ID: u64 = 0x5ea;
 
 fn node_letters(body: &[u8], probe: &mut Probe<'_>) -> Verdict {
-    letters(probe, NODE_ID, || {
+    letters(body, probe, NODE_ID, || {
         let request = proto::PushMessagesRequest::decode(body)?;
         Ok((request.messages_list, request.message_object_trees))
     })
 }
 
 fn application_letters(body: &[u8], probe: &mut Probe<'_>) -> Verdict {
-    letters(probe, 1, || {
+    letters(body, probe, 1, || {
         let request = proto::PushAppMessagesRequest::decode(body)?;
         Ok((request.messages_list, request.message_object_trees))
     })
@@ -191,9 +191,10 @@ fn application_letters(body: &[u8], probe: &mut Probe<'_>) -> Verdict {
 
 type Decoded = Result<(Vec<proto::Message>, Vec<proto::ObjectTree>), prost::DecodeError>;
 
-fn letters(probe: &mut Probe<'_>, sender: u64, decode: impl Fn() -> Decoded) -> Verdict {
+fn letters(body: &[u8], probe: &mut Probe<'_>, sender: u64, decode: impl Fn() -> Decoded) -> Verdict {
     let Some(run) = RunId::new(42) else { return Verdict::Refused("no run".to_owned()) };
     let read = probe.watch(|| {
+        check_letters(body).map_err(|error| error.to_string())?;
         let (messages, trees) = decode().map_err(|error| error.to_string())?;
         letters_of(&messages, &trees, sender, run).map_err(|error| error.to_string())
     });
