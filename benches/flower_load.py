@@ -35,8 +35,10 @@ class Target:
 
     ca = None
 
-    def __init__(self, address):
+    def __init__(self, address, client_idx):
         self.address = address
+        # From an address of its own: nodes of one address register at a bounded rate.
+        self.source = f"127.0.{1 + client_idx // 250}.{1 + client_idx % 250}"
 
 
 def request(node, address, op, headers):
@@ -76,7 +78,7 @@ async def client(args, turns, latencies):
 
 
 async def load(args):
-    nodes = [wire.Node(Target(args.address)).join() for _ in range(args.clients)]
+    nodes = [wire.Node(Target(args.address, idx)).join() for idx in range(args.clients)]
     prepared = [requests(node, args) for node in nodes]
     latencies = []
     before_s, own_before_s, began_s = cpu_s(args.pid), time.process_time(), time.perf_counter()

@@ -66,17 +66,18 @@ class Answer:
             return None
 
 
-def connection(address, ca=None, timeout_s=35):
+def connection(address, ca=None, timeout_s=35, source=None):
     host, port = address.rsplit(":", 1)
+    source = (source, 0) if source else None
     if ca is None:
-        return http.client.HTTPConnection(host, int(port), timeout=timeout_s)
+        return http.client.HTTPConnection(host, int(port), timeout=timeout_s, source_address=source)
     context = ssl.create_default_context(cafile=str(ca))
-    return http.client.HTTPSConnection(host, int(port), timeout=timeout_s, context=context)
+    return http.client.HTTPSConnection(host, int(port), timeout=timeout_s, source_address=source, context=context)
 
 
-def post(address, path, body, headers=None, ca=None):
+def post(address, path, body, headers=None, ca=None, source=None):
     """One POST on a connection of its own."""
-    link = connection(address, ca)
+    link = connection(address, ca, source=source)
     try:
         link.request("POST", path, body=body, headers={"content-type": TYPE, "accept": TYPE} | (headers or {}))
         reply = link.getresponse()
@@ -88,7 +89,7 @@ def post(address, path, body, headers=None, ca=None):
 def call(server, name, message, headers=None):
     """Calls `name`, such as fleet/get-run, of a server with an `address` and, under TLS, a `ca`."""
     body = message.SerializeToString(deterministic=True)
-    answer = post(server.address, f"/v1/{name}", body, headers, server.ca)
+    answer = post(server.address, f"/v1/{name}", body, headers, server.ca, getattr(server, "source", None))
     if answer.status == 200:
         answer.message = ANSWERS[name].FromString(answer.body)
     return answer
