@@ -42,16 +42,9 @@ pub const HEADER_LEN_MAX: usize = 64 * 1024;
 /// # Ok::<(), sheaf_tensor::Error>(())
 /// ```
 pub fn read(file: Bytes) -> Result<(Dtype, Shape, Bytes), Error> {
-    let data_start = data_start(&file)?;
-    let Some((_, text)) = file.get(..data_start).and_then(|head| head.split_at_checked(prefix_len(head)))
-    else {
-        return Err(malformed("the header is cut short"));
-    };
-    let description = literal::parse(text)?;
-    let (dtype, order) = element_type(description.descr)?;
-    let shape = Shape::new(description.shape)?;
-
-    let data = file.slice(data_start..);
+    let Some(head) = head(&file)? else { return Err(malformed("the header is cut short")) };
+    let (dtype, shape) = (head.dtype, head.shape);
+    let data = file.slice(head.len..);
     let expected = shape.num_elements() * dtype.size() as u64;
     if data.len() as u64 != expected {
         let reason = format!("{dtype}{shape} needs {expected} bytes of data, got {}", data.len());
@@ -62,16 +55,62 @@ pub fn read(file: Bytes) -> Result<(Dtype, Shape, Bytes), Error> {
     {
         return Err(malformed(format!("the boolean at index {index} is neither 0 nor 1")));
     }
-    let data = match order {
+    let data = match head.order {
         ByteOrder::Little => data,
         ByteOrder::Big => layout::swap_bytes(dtype, &data),
     };
-    let data = match description.element_order {
+    let data = match head.element_order {
         literal::ElementOrder::C => data,
         literal::ElementOrder::Fortran => layout::to_row_major(dtype, &shape, data)
             .ok_or_else(|| malformed("the data does not cover the shape"))?,
     };
     Ok((dtype, shape, data))
+}
+
+/// What the beginning of a file says of its array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The element type.
+    pub dtype: Dtype,
+    /// The extents.
+    pub shape: Shape,
+    /// Where the elements begin, in bytes.
+    pub len: usize,
+    order: ByteOrder,
+    element_order: literal::ElementOrder,
+}
+
+impl Head {
+    /// Whether what follows are the elements as [`read`] gives them: row-major and little-endian.
+    pub fn is_canonical(&self) -> bool {
+        let order = self.order == ByteOrder::Little || self.dtype.size() == 1;
+        let long_dims = self.shape.dims().iter().filter(|dim| **dim != 1).count();
+        order && (self.element_order == literal::ElementOrder::C || long_dims < 2)
+    }
+}
+
+/// Reads the head of a file of which `start` is the beginning; `None` when more of it is needed.
+///
+/// # Errors
+/// Those of [`read`] but for the length of the elements.
+/// # Examples
+/// ```
+/// use sheaf_tensor::{Dtype, TensorSpec, npy};
+///
+/// let header = npy::header(&TensorSpec::new("weight", Dtype::F32, [2, 3])?)?;
+/// assert_eq!(npy::head(&header[..20])?, None);
+/// let head = npy::head(&header)?.ok_or("it is whole")?;
+/// assert_eq!((head.dtype, head.len, head.is_canonical()), (Dtype::F32, header.len(), true));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn head(start: &[u8]) -> Result<Option<Head>, Error> {
+    let Some(len) = data_start(start)? else { return Ok(None) };
+    let Some(head) = start.get(..len) else { return Ok(None) };
+    let Some((_, text)) = head.split_at_checked(prefix_len(head)) else { return Ok(None) };
+    let description = literal::parse(text)?;
+    let (dtype, order) = element_type(description.descr)?;
+    let shape = Shape::new(description.shape)?;
+    Ok(Some(Head { dtype, shape, len, order, element_order: description.element_order }))
 }
 
 /// Makes the header of an array; its elements, row-major and little-endian, are all that follows.
@@ -134,28 +173,29 @@ fn prefix_len(file: &[u8]) -> usize {
     if file.get(MAGIC.len()) == Some(&1) { PREFIX_LEN_V1 } else { PREFIX_LEN_V2 }
 }
 
-/// Reads magic, version and header length: where the elements begin.
-fn data_start(file: &[u8]) -> Result<usize, Error> {
-    let cut = || malformed("the header is cut short");
-    let rest = file.strip_prefix(MAGIC).ok_or_else(|| malformed("it does not begin with the npy magic"))?;
-    let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(cut)?;
+/// Reads magic, version and header length: where the elements begin; `None` where that is not told yet.
+fn data_start(file: &[u8]) -> Result<Option<usize>, Error> {
+    let magic_len = file.len().min(MAGIC.len());
+    if file.get(..magic_len) != MAGIC.get(..magic_len) {
+        return Err(malformed("it does not begin with the npy magic"));
+    }
+    let Some((version, rest)) = file.get(MAGIC.len()..).and_then(|rest| rest.split_first_chunk::<2>()) else {
+        return Ok(None);
+    };
     let header_len = match version {
-        [1, 0] => u32::from(u16::from_le_bytes(*rest.first_chunk().ok_or_else(cut)?)),
-        [2 | 3, 0] => u32::from_le_bytes(*rest.first_chunk().ok_or_else(cut)?),
+        [1, 0] => rest.first_chunk().map(|len| u32::from(u16::from_le_bytes(*len))),
+        [2 | 3, 0] => rest.first_chunk().map(|len| u32::from_le_bytes(*len)),
         [major, minor] => {
             let reason = format!("format version {major}.{minor}");
             return Err(Error::Unsupported { format: FORMAT, reason });
         }
     };
+    let Some(header_len) = header_len else { return Ok(None) };
     let header_len = usize::try_from(header_len)
         .ok()
         .filter(|len| *len <= HEADER_LEN_MAX)
         .ok_or_else(|| Error::TooLarge { what: "the npy header".to_owned(), limit: HEADER_LEN_MAX as u64 })?;
-    let start = prefix_len(file) + header_len;
-    if start > file.len() {
-        return Err(cut());
-    }
-    Ok(start)
+    Ok(Some(prefix_len(file) + header_len))
 }
 
 /// Reads a dtype string such as `<f4`.
