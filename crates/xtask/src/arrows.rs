@@ -22,8 +22,18 @@ const IMPURE: &[&str] =
     &["tokio", "tokio-util", "hyper", "hyper-util", "axum", "sqlx", "rustix", "libc", "tracing", "metrics"];
 
 /// Who has decoders that see bytes of a peer or of a file: what the attacks on them use.
-const OF_FUZZ: &[&str] =
-    &["domain", "tensor", "messages", "runtime", "pki", "wire-native", "admin-api", "server", "client"];
+const OF_FUZZ: &[&str] = &[
+    "domain",
+    "tensor",
+    "messages",
+    "runtime",
+    "pki",
+    "wire-native",
+    "wire-flower",
+    "admin-api",
+    "server",
+    "client",
+];
 
 /// Whether `from` may use `to` in what it ships.
 fn is_drawn(from: &str, to: &str) -> bool {
