@@ -158,6 +158,11 @@ fn acceptor(section: &FlowerSection) -> Result<Option<TlsAcceptor>, Error> {
             return Err(refused("flower", advice));
         }
     };
+    acceptor_with(certificate, key).map(Some)
+}
+
+/// TLS with a certificate chain and its key, both PEM.
+pub(crate) fn acceptor_with(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
     let broken =
         |path: &Path, error: &dyn std::fmt::Display| refused(&path.display().to_string(), &error.to_string());
     let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
@@ -169,7 +174,7 @@ fn acceptor(section: &FlowerSection) -> Result<Option<TlsAcceptor>, Error> {
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private));
     let mut built = built.map_err(|error| broken(certificate, &error))?;
     built.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(built))))
+    Ok(TlsAcceptor::from(Arc::new(built)))
 }
 
 fn refused(place: &str, message: &str) -> Error {

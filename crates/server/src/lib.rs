@@ -9,6 +9,7 @@ mod data_dir;
 mod descriptors;
 mod error;
 mod flower;
+mod join;
 mod listen;
 mod names;
 mod serve;
@@ -21,6 +22,7 @@ pub use config::{
 };
 pub use data_dir::{DATA_FORMAT, DataDir, OPERATOR_DIR, PKI_DIR};
 pub use error::Error;
+pub use join::JoinListener;
 pub use listen::{Listener, serve_connection};
 pub use serve::{Ready, Server};
 pub use tls::{

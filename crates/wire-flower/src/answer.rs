@@ -31,6 +31,8 @@ pub(crate) enum Answer {
     Object(ObjectReader),
     /// Messages that come one after another.
     Stream(Messages),
+    /// Pieces of gRPC messages, framed already.
+    Frames(Messages),
 }
 
 impl Answer {
@@ -54,6 +56,7 @@ impl Answer {
                 let frames = messages.map(|message| stream_frame(&message?).map_err(too_long));
                 with_type("application/flower-protobuf-stream", Body::from_stream(frames))
             }
+            Answer::Frames(pieces) => with_type("application/grpc", Body::from_stream(pieces)),
         }
     }
 
@@ -74,6 +77,7 @@ impl Answer {
             Answer::Stream(messages) => {
                 Box::pin(messages.map(|message| grpc_frame(&message?).map_err(too_long)))
             }
+            Answer::Frames(pieces) => pieces,
         };
         with_type("application/grpc", Body::new(StreamBody::new(with_trailers(frames))))
     }

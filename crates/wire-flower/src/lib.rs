@@ -16,6 +16,7 @@ pub mod frames;
 mod front;
 mod incoming;
 mod launch;
+pub mod legacy;
 mod mail;
 mod names;
 pub mod node_auth;
