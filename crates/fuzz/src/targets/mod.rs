@@ -1,6 +1,7 @@
 //! Every decoder under attack, each with its samples, its ceiling of memory and its invariants.
 
 mod http;
+mod join;
 mod journal;
 mod json;
 mod pki;
@@ -14,7 +15,7 @@ mod wire;
 use crate::target::{Target, Verdict};
 
 /// Every target, in the order of `cargo xtask fuzz --list`.
-pub const ALL: [Target; 16] = [
+pub const ALL: [Target; 17] = [
     protobuf::TARGET,
     json::NATIVE,
     json::ADMIN,
@@ -31,11 +32,12 @@ pub const ALL: [Target; 16] = [
     site::RESULT,
     site::CSV,
     settings::TARGET,
+    join::TARGET,
 ];
 
 /// The target of a name.
 pub fn named(name: &str) -> Option<&'static Target> {
-    static TARGETS: [Target; 16] = ALL;
+    static TARGETS: [Target; 17] = ALL;
     TARGETS.iter().find(|target| target.name == name)
 }
 
