@@ -42,9 +42,10 @@ pub const HEADER_LEN_MAX: usize = 64 * 1024;
 /// # Ok::<(), sheaf_tensor::Error>(())
 /// ```
 pub fn read(file: Bytes) -> Result<(Dtype, Shape, Bytes), Error> {
-    let Some(head) = head(&file)? else { return Err(malformed("the header is cut short")) };
-    let (dtype, shape) = (head.dtype, head.shape);
-    let data = file.slice(head.len..);
+    let head = head(&file)?.ok_or_else(|| malformed("the header is cut short"))?;
+    let Head { dtype, shape, is_big_endian, is_fortran, len } = head;
+
+    let data = file.slice(len..);
     let expected = shape.num_elements() * dtype.size() as u64;
     if data.len() as u64 != expected {
         let reason = format!("{dtype}{shape} needs {expected} bytes of data, got {}", data.len());
@@ -55,62 +56,59 @@ pub fn read(file: Bytes) -> Result<(Dtype, Shape, Bytes), Error> {
     {
         return Err(malformed(format!("the boolean at index {index} is neither 0 nor 1")));
     }
-    let data = match head.order {
-        ByteOrder::Little => data,
-        ByteOrder::Big => layout::swap_bytes(dtype, &data),
-    };
-    let data = match head.element_order {
-        literal::ElementOrder::C => data,
-        literal::ElementOrder::Fortran => layout::to_row_major(dtype, &shape, data)
+    let data = if is_big_endian { layout::swap_bytes(dtype, &data) } else { data };
+    let data = match is_fortran {
+        false => data,
+        true => layout::to_row_major(dtype, &shape, data)
             .ok_or_else(|| malformed("the data does not cover the shape"))?,
     };
     Ok((dtype, shape, data))
 }
 
-/// What the beginning of a file says of its array.
+/// What the header of an array says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The element type.
     pub dtype: Dtype,
-    /// The extents.
+    /// The shape.
     pub shape: Shape,
-    /// Where the elements begin, in bytes.
+    /// Whether the elements' bytes are reversed.
+    pub is_big_endian: bool,
+    /// Whether the elements are column-major; never where that makes no difference.
+    pub is_fortran: bool,
+    /// How many bytes come before the elements.
     pub len: usize,
-    order: ByteOrder,
-    element_order: literal::ElementOrder,
 }
 
 impl Head {
-    /// Whether what follows are the elements as [`read`] gives them: row-major and little-endian.
-    pub fn is_canonical(&self) -> bool {
-        let order = self.order == ByteOrder::Little || self.dtype.size() == 1;
-        let long_dims = self.shape.dims().iter().filter(|dim| **dim != 1).count();
-        order && (self.element_order == literal::ElementOrder::C || long_dims < 2)
+    /// The length of the whole file, in bytes.
+    pub fn file_len(&self) -> u64 {
+        (self.shape.num_elements() * self.dtype.size() as u64).saturating_add(self.len as u64)
     }
 }
 
-/// Reads the head of a file of which `start` is the beginning; `None` when more of it is needed.
+/// Reads the header of an array that is still arriving; `None` while `beginning` does not hold all of it.
 ///
 /// # Errors
-/// Those of [`read`] but for the length of the elements.
-/// # Examples
-/// ```
-/// use sheaf_tensor::{Dtype, TensorSpec, npy};
-///
-/// let header = npy::header(&TensorSpec::new("weight", Dtype::F32, [2, 3])?)?;
-/// assert_eq!(npy::head(&header[..20])?, None);
-/// let head = npy::head(&header)?.ok_or("it is whole")?;
-/// assert_eq!((head.dtype, head.len, head.is_canonical()), (Dtype::F32, header.len(), true));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn head(start: &[u8]) -> Result<Option<Head>, Error> {
-    let Some(len) = data_start(start)? else { return Ok(None) };
-    let Some(head) = start.get(..len) else { return Ok(None) };
-    let Some((_, text)) = head.split_at_checked(prefix_len(head)) else { return Ok(None) };
+/// As [`read`], but for what only the elements show.
+pub fn head(beginning: &[u8]) -> Result<Option<Head>, Error> {
+    let Some(len) = data_start(beginning)? else { return Ok(None) };
+    let Some((_, text)) = beginning.get(..len).and_then(|head| head.split_at_checked(prefix_len(head)))
+    else {
+        return Ok(None);
+    };
     let description = literal::parse(text)?;
     let (dtype, order) = element_type(description.descr)?;
     let shape = Shape::new(description.shape)?;
-    Ok(Some(Head { dtype, shape, len, order, element_order: description.element_order }))
+    let one_way = shape.dims().iter().filter(|dim| **dim != 1).count() < 2;
+    let is_fortran = description.element_order == literal::ElementOrder::Fortran && !one_way;
+    let is_big_endian = order == ByteOrder::Big && dtype.size() > 1;
+    Ok(Some(Head { dtype, shape, is_big_endian, is_fortran, len }))
+}
+
+/// Reverses the bytes of every element; what is no whole element at the end stays as it is.
+pub fn swap_bytes(dtype: Dtype, elements: &Bytes) -> Bytes {
+    layout::swap_bytes(dtype, elements)
 }
 
 /// Makes the header of an array; its elements, row-major and little-endian, are all that follows.
@@ -173,10 +171,10 @@ fn prefix_len(file: &[u8]) -> usize {
     if file.get(MAGIC.len()) == Some(&1) { PREFIX_LEN_V1 } else { PREFIX_LEN_V2 }
 }
 
-/// Reads magic, version and header length: where the elements begin; `None` where that is not told yet.
+/// Reads magic, version and header length: where the elements begin; `None` while `file` ends before that.
 fn data_start(file: &[u8]) -> Result<Option<usize>, Error> {
-    let magic_len = file.len().min(MAGIC.len());
-    if file.get(..magic_len) != MAGIC.get(..magic_len) {
+    let begun = file.get(..MAGIC.len()).unwrap_or(file);
+    if !MAGIC.starts_with(begun) {
         return Err(malformed("it does not begin with the npy magic"));
     }
     let Some((version, rest)) = file.get(MAGIC.len()..).and_then(|rest| rest.split_first_chunk::<2>()) else {
@@ -195,7 +193,8 @@ fn data_start(file: &[u8]) -> Result<Option<usize>, Error> {
         .ok()
         .filter(|len| *len <= HEADER_LEN_MAX)
         .ok_or_else(|| Error::TooLarge { what: "the npy header".to_owned(), limit: HEADER_LEN_MAX as u64 })?;
-    Ok(Some(prefix_len(file) + header_len))
+    let start = prefix_len(file) + header_len;
+    Ok((start <= file.len()).then_some(start))
 }
 
 /// Reads a dtype string such as `<f4`.

@@ -86,7 +86,7 @@ impl ArrayReader {
         if needed != self.len {
             return Err(ArrayError::WrongLen { needed, len: self.len });
         }
-        if head.is_canonical() {
+        if !head.is_big_endian && !head.is_fortran {
             self.state = State::Elements;
             let elements = self.held.split_off(head.len).freeze();
             self.held = BytesMut::new();
