@@ -69,6 +69,7 @@ attacks! {
     results_of_trainers_are_decoded_within_bounds: "result";
     tables_of_examples_are_decoded_within_bounds: "csv";
     configurations_are_decoded_within_bounds: "settings";
+    answers_of_the_oldest_flower_clients_are_decoded_within_bounds: "join";
 }
 
 #[test]
