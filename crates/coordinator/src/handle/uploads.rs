@@ -78,7 +78,7 @@ impl Upload {
         let finished = self.writer.finish(expected).await.map_err(Error::from);
         let stored = finished.inspect_err(|error| note(&self.shared, &self.of, error))?;
         metrics::counter!(sheaf_telemetry::names::UPLOAD_BYTES_TOTAL).increment(self.len);
-        self.shared.vetted.note(expected, self.vetting);
+        self.shared.vetted.note(stored.digest, self.vetting);
         match &self.of {
             Source::Task { run, task, site } => {
                 self.shared.keep_piece(*run, *task, site, &self.hold).await?;
