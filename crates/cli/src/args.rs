@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     backup, bench, completions, config, demo, invite, join, journal, login, logs, ls, model, nodes, pki,
-    replay, rm, run, serve, status, stop, superlink,
+    replay, rm, run, serve, start_server, status, stop, superlink,
 };
 use crate::operator::OperatorArgs;
 
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Serve(Box<serve::Args>),
     /// Run the server for Flower, with the options of `flower-superlink`.
     Superlink(Box<superlink::Args>),
+    /// Train with clients of Flower's `start_client`, then send them away.
+    StartServer(Box<start_server::Args>),
     /// Take part as a site: enrol with a kit, then train and evaluate when asked to.
     Join(Box<join::Args>),
     /// Start a run from a plan, warm-start it from another, or extend one.

@@ -198,6 +198,15 @@ fn acceptor(section: &FlowerSection, ca: &CertificateAuthority) -> Result<Option
             return Err(refused("flower", advice));
         }
     };
+    acceptor_with(certificate, key, section.operator_login.then_some(ca)).map(Some)
+}
+
+/// TLS with a certificate chain and its key, both PEM; with an authority, certificates that it issued are asked for and not required.
+pub(crate) fn acceptor_with(
+    certificate: &Path,
+    key: &Path,
+    clients: Option<&CertificateAuthority>,
+) -> Result<TlsAcceptor, Error> {
     let broken =
         |path: &Path, error: &dyn std::fmt::Display| refused(&path.display().to_string(), &error.to_string());
     let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
@@ -206,19 +215,19 @@ fn acceptor(section: &FlowerSection, ca: &CertificateAuthority) -> Result<Option
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| broken(certificate, &error))?;
-    let builder = match section.operator_login {
-        false => builder.with_no_client_auth(),
-        true => builder.with_client_cert_verifier(sheaf_pki::client_verifier(ca)?),
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(ca) => builder.with_client_cert_verifier(sheaf_pki::client_verifier(ca)?),
     };
     let built = builder.with_single_cert(chain, private);
     let mut built = built.map_err(|error| broken(certificate, &error))?;
-    if section.operator_login {
+    if clients.is_some() {
         // A resumed session would skip the check of the client's certificate.
         built.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         built.send_tls13_tickets = 0;
     }
     built.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(built))))
+    Ok(TlsAcceptor::from(Arc::new(built)))
 }
 
 fn refused(place: &str, message: &str) -> Error {

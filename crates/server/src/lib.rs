@@ -10,6 +10,7 @@ mod descriptors;
 mod error;
 mod flower;
 mod health;
+mod join;
 mod listen;
 mod names;
 mod serve;
@@ -22,6 +23,7 @@ pub use config::{
 };
 pub use data_dir::{DATA_FORMAT, DataDir, OPERATOR_DIR, PKI_DIR};
 pub use error::Error;
+pub use join::JoinListener;
 pub use listen::{Listener, serve_connection};
 pub use serve::{Ready, Server};
 pub use tls::{

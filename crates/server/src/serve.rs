@@ -18,6 +18,7 @@ use sheaf_runtime::crash::{self, Point};
 use sheaf_runtime::{Clock, Compute, OsEntropy, Shutdown, SystemClock, TaskScope};
 use sheaf_store::{SqliteStore, StateStore};
 use sheaf_telemetry::{Health, HealthReport, Metrics, names as telemetry_names};
+use sheaf_wire_flower::legacy::Join;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -30,14 +31,15 @@ use crate::{Config, DataDir, Error, OPERATOR_DIR, PKI_DIR, names, tls};
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    config: Config,
+    pub(crate) config: Config,
     _data_dir: DataDir,
     store: Arc<dyn StateStore>,
     blob: Arc<dyn BlobStore>,
-    coordinator: Coordinator,
-    accepting: TaskScope,
-    connections: TaskScope,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) accepting: TaskScope,
+    pub(crate) connections: TaskScope,
     background: TaskScope,
+    pub(crate) join: Option<Join>,
 }
 
 /// What a server says once it is ready.
@@ -163,6 +165,7 @@ impl Server {
             accepting,
             connections,
             background,
+            join: None,
         })
     }
 

@@ -75,8 +75,13 @@ impl Answer {
                 Box::pin(messages.map(|message| grpc_frame(&message?).map_err(too_long)))
             }
         };
-        with_type("application/grpc", Body::new(StreamBody::new(with_trailers(frames))))
+        grpc_answer(frames)
     }
+}
+
+/// The answer to a gRPC call of pieces that are framed already.
+pub(crate) fn grpc_answer(frames: Messages) -> Response {
+    with_type("application/grpc", Body::new(StreamBody::new(with_trailers(frames))))
 }
 
 /// The frames of a gRPC answer and its trailers; an error ends the frames and is what the trailers say.

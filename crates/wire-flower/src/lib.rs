@@ -18,6 +18,7 @@ pub mod frames;
 mod front;
 mod incoming;
 mod launch;
+pub mod legacy;
 mod mail;
 mod names;
 pub mod node_auth;
@@ -33,6 +34,7 @@ mod serve;
 pub mod superexec_auth;
 pub mod timestamp;
 mod traffic;
+mod update;
 
 pub use connection::Connection;
 pub use front::{Flower, FlowerSettings, Served};

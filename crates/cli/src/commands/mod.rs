@@ -18,6 +18,7 @@ pub(crate) mod replay;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod start_server;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod superlink;
@@ -48,6 +49,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::serve(*args),
         Command::Superlink(args) => superlink::superlink(*args),
+        Command::StartServer(args) => start_server::start_server(*args, &context),
         Command::Join(args) => join::join(*args),
         Command::Demo(args) => demo::demo(args, &context),
         Command::Restore(args) => backup::restore(&args, &context),

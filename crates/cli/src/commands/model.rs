@@ -71,12 +71,7 @@ pub(crate) async fn fetch(
     which: &str,
     file: &Path,
 ) -> anyhow::Result<ModelBody> {
-    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_owned();
-    if !["safetensors", "npz"].contains(&ending.as_str()) {
-        return Err(
-            Failure::usage(format!("{} ends neither in .safetensors nor in .npz", file.display())).into()
-        );
-    }
+    let ending = check_ending(file)?;
     let path = format!("/runs/{run}/models/{which}");
     let model: ModelBody = operator.get(&path).await?;
     // From here on the version is fixed: a newer one made meanwhile changes nothing.
@@ -95,6 +90,17 @@ pub(crate) async fn fetch(
     raw.seek(SeekFrom::Start(0))?;
     write_model(&model, &mut raw, &ending, dir, file)?;
     Ok(model)
+}
+
+/// The ending that says a file's format.
+pub(crate) fn check_ending(file: &Path) -> anyhow::Result<String> {
+    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_owned();
+    if !["safetensors", "npz"].contains(&ending.as_str()) {
+        return Err(
+            Failure::usage(format!("{} ends neither in .safetensors nor in .npz", file.display())).into()
+        );
+    }
+    Ok(ending)
 }
 
 fn write_model(

@@ -112,6 +112,12 @@ async fn announce(
         return Ok(());
     }
     eprintln!("run {run}");
+    let status = self::follow(operator, run).await?;
+    ended(context, &status)
+}
+
+/// Tells what happens in a run on standard error until it has ended.
+pub(crate) async fn follow(operator: &mut Operator, run: RunId) -> anyhow::Result<RunStatus> {
     let mut follower = Follower::new(run.to_string());
     loop {
         for entry in follower.next(operator, Hold::Long).await? {
@@ -125,7 +131,7 @@ async fn announce(
             loop {
                 let rest = follower.next(operator, Hold::None).await?;
                 if rest.is_empty() {
-                    return ended(context, &now);
+                    return Ok(now);
                 }
                 rest.iter().for_each(|entry| eprintln!("{}", describe(entry)));
             }
@@ -152,7 +158,7 @@ fn ended(context: &Context, status: &RunStatus) -> anyhow::Result<()> {
     }
 }
 
-fn read_plan(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn read_plan(path: &Path) -> anyhow::Result<String> {
     let len = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
     if len > PLAN_LEN_MAX as u64 {
         return Err(Failure::usage(format!(

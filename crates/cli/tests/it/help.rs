@@ -3,10 +3,11 @@
 use crate::world::World;
 
 /// Every command with a page of its own.
-const COMMANDS: [&str; 34] = [
+const COMMANDS: [&str; 35] = [
     "",
     "serve",
     "superlink",
+    "start-server",
     "join",
     "run",
     "ls",

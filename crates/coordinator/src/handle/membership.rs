@@ -36,12 +36,7 @@ impl Handle {
     /// A dropped call may have made an invitation whose token nobody knows.
     pub async fn invite(&self, who: &Identity, request: InviteRequest) -> Result<Kit, Error> {
         self.authorise(who, Role::Operator)?;
-        let name = request.site.as_str();
-        if request.site == who.name || RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
-            return Err(Error::invalid(format!(
-                "{name:?} is not a site's name here; it stands for someone else in records"
-            )));
-        }
+        check_name(&request.site, who)?;
         if request.ttl.as_millis() == 0 || request.ttl > TTL_MAX {
             return Err(Error::invalid(format!(
                 "an invitation is open for up to {TTL_MAX}, not {}",
@@ -202,6 +197,17 @@ impl Handle {
         self.shared.registry.put(record);
         Ok(())
     }
+}
+
+/// Refuses a name that would be taken for someone else in records.
+pub(super) fn check_name(site: &SiteName, operator: &Identity) -> Result<(), Error> {
+    let name = site.as_str();
+    if *site == operator.name || RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+        return Err(Error::invalid(format!(
+            "{name:?} is not a site's name here; it stands for someone else in records"
+        )));
+    }
+    Ok(())
 }
 
 fn bounded(reason: &str) -> String {

@@ -3,6 +3,7 @@
 //! Each call takes the caller's established identity and checks role, revocation and the ownership of every id itself.
 
 mod enrolment;
+mod keyless;
 mod mail;
 mod membership;
 mod models;

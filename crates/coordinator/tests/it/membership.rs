@@ -13,6 +13,7 @@ on_both!(
     a_site_waits_for_an_operator_to_compare_fingerprints,
     a_revoked_site_is_out_at_once_and_comes_back_with_a_new_key,
     an_enrolment_cut_off_in_the_middle_gets_through_on_its_repetition,
+    a_participant_without_a_key_is_the_same_after_a_restart_and_nobody_elses,
 );
 
 fn issued(enrolment: Enrolment) -> Certificate {
@@ -88,6 +89,28 @@ async fn a_token_is_spent_by_one_key(backend: Backend) {
     assert!(world.enrol(&unknown, &key()).await.unwrap_err().to_string().contains("not known"));
     let garbage = world.handle.enrol(peer, &kit.token.to_text(), "no request").await.unwrap_err();
     assert_eq!(garbage.kind(), ErrorKind::InvalidArgument);
+}
+
+async fn a_participant_without_a_key_is_the_same_after_a_restart_and_nobody_elses(backend: Backend) {
+    let mut world = World::start(backend).await;
+    let site = world.site("ward").await;
+    let taken = world.handle.take_in(&world.operator, &name("client-1")).await.unwrap();
+    assert!(world.handle.authorise(&taken, Role::Participant).is_ok());
+    // No key is its own, nobody is invited as it, and it takes in nobody.
+    assert!(world.handle.signing_key(&taken.key_fingerprint).is_none());
+    assert_eq!(world.invite("client-1", false).await.unwrap_err().kind(), ErrorKind::Conflict);
+    let refused = world.handle.take_in(&taken, &name("client-2")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+    for (wanted, kind) in [("ward", ErrorKind::Conflict), ("operator", ErrorKind::InvalidArgument)] {
+        let refused = world.handle.take_in(&world.operator, &name(wanted)).await.unwrap_err();
+        assert_eq!(refused.kind(), kind, "{wanted}: {refused}");
+    }
+    assert!(world.handle.authorise(&site.who, Role::Participant).is_ok());
+    world.restart().await;
+    assert_eq!(world.handle.take_in(&world.operator, &name("client-1")).await.unwrap(), taken);
+    world.handle.revoke(&world.operator, &name("client-1"), "away".to_owned()).await.unwrap();
+    let refused = world.handle.take_in(&world.operator, &name("client-1")).await.unwrap_err();
+    assert!(refused.to_string().contains("shut out"), "{refused}");
 }
 
 fn rustls_pem(pem: &str) -> Vec<u8> {

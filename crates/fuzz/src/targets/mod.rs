@@ -3,6 +3,7 @@
 mod flower;
 mod flower_headers;
 mod http;
+mod join;
 mod journal;
 mod json;
 mod pki;
@@ -16,7 +17,7 @@ mod wire;
 use crate::target::{Target, Verdict};
 
 /// Every target, in the order of `cargo xtask fuzz --list`.
-pub const ALL: [Target; 21] = [
+pub const ALL: [Target; 22] = [
     protobuf::TARGET,
     json::NATIVE,
     json::ADMIN,
@@ -38,11 +39,12 @@ pub const ALL: [Target; 21] = [
     flower::FLOWER,
     flower::FAB,
     flower_headers::TARGET,
+    join::TARGET,
 ];
 
 /// The target of a name.
 pub fn named(name: &str) -> Option<&'static Target> {
-    static TARGETS: [Target; 21] = ALL;
+    static TARGETS: [Target; 22] = ALL;
     TARGETS.iter().find(|target| target.name == name)
 }
 

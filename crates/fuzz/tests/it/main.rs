@@ -74,6 +74,7 @@ attacks! {
     messages_of_flower_are_decoded_within_bounds: "flower";
     bundles_are_read_within_bounds: "fab";
     proofs_of_flowers_peers_are_read_within_bounds: "flower-headers";
+    answers_of_the_oldest_flower_clients_are_decoded_within_bounds: "join";
 }
 
 #[test]
