@@ -8,9 +8,9 @@ use sheaf_runtime::Clock;
 
 /// A clock that goes on while the calling thread does.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ProcessorClock;
+pub(crate) struct OwnTime;
 
-impl Clock for ProcessorClock {
+impl Clock for OwnTime {
     fn now(&self) -> Timestamp {
         Timestamp::default()
     }

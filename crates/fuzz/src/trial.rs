@@ -13,7 +13,7 @@ use sheaf_domain::Digest;
 use sheaf_runtime::Clock as _;
 
 use crate::heap::Taken;
-use crate::processor::ProcessorClock;
+use crate::processor::OwnTime;
 use crate::target::{Probe, Target, Verdict};
 
 /// What is wrong with a decoder.
@@ -94,7 +94,7 @@ pub fn attempt(target: &Target, input: &[u8]) -> Trial {
 
 fn once(target: &Target, input: &[u8]) -> Trial {
     listen_to_panics();
-    let mut probe = Probe::new(&ProcessorClock);
+    let mut probe = Probe::new(&OwnTime);
     IS_TRYING.set(true);
     let caught = catch_unwind(AssertUnwindSafe(|| (target.body)(input, &mut probe)));
     IS_TRYING.set(false);
@@ -112,9 +112,9 @@ fn once(target: &Target, input: &[u8]) -> Trial {
 
 fn reference_time() -> Duration {
     let block = vec![0x5a; 1 << 20];
-    let from = ProcessorClock.monotonic();
+    let from = OwnTime.monotonic();
     std::hint::black_box(Digest::of(std::hint::black_box(&block)));
-    ProcessorClock.monotonic().saturating_sub(from)
+    OwnTime.monotonic().saturating_sub(from)
 }
 
 /// Where a panic happened: what its message begins with.

@@ -59,7 +59,7 @@ impl Agent {
             let vacated = self.vacated().await;
             return self.join.places.take(&vacated).ok_or_else(full);
         };
-        let told = order::get_properties().map_err(|error| End::Refused(error.to_string()))?;
+        let told = order::properties_wanted().map_err(|error| End::Refused(error.to_string()))?;
         self.stream.send(told).await?;
         let Reply::Properties(GetPropertiesRes { status, properties }) =
             discard(&mut self.stream, Kind::Properties, self.join.settings.message_len_max).await?
@@ -196,7 +196,8 @@ impl Agent {
             Kind::Fit => Order::Fit,
             Kind::Evaluate => Order::Evaluate,
             _ => {
-                let told = order::get_parameters(config).map_err(|error| End::Refused(error.to_string()))?;
+                let told =
+                    order::parameters_wanted(config).map_err(|error| End::Refused(error.to_string()))?;
                 return self.stream.send(told).await.map(Ok);
             }
         };

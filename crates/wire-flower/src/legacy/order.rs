@@ -49,11 +49,11 @@ pub(crate) fn reconnect(seconds: i64) -> Result<Bytes, FrameError> {
     framed(Msg::ReconnectIns(ReconnectIns { seconds }))
 }
 
-pub(crate) fn get_properties() -> Result<Bytes, FrameError> {
+pub(crate) fn properties_wanted() -> Result<Bytes, FrameError> {
     framed(Msg::GetPropertiesIns(GetPropertiesIns::default()))
 }
 
-pub(crate) fn get_parameters(config: BTreeMap<String, Scalar>) -> Result<Bytes, FrameError> {
+pub(crate) fn parameters_wanted(config: BTreeMap<String, Scalar>) -> Result<Bytes, FrameError> {
     framed(Msg::GetParametersIns(GetParametersIns { config }))
 }
 
