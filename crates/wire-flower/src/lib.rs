@@ -29,6 +29,7 @@ mod serve;
 pub mod superexec_auth;
 pub mod timestamp;
 mod traffic;
+mod update;
 
 pub use front::{Flower, FlowerSettings, Served};
 pub use launch::ServerApps;

@@ -58,17 +58,33 @@ impl Upload {
     /// # Cancel safety
     /// A dropped call may still store the piece.
     pub async fn finish(self, expected: Digest) -> Result<(), Error> {
-        let finished = self.writer.finish(Some(expected)).await.map_err(Error::from);
-        finished.inspect_err(|error| note(&self.shared, &self.of, error))?;
+        self.end(Some(expected)).await.map(drop)
+    }
+
+    /// Ends a piece that the front-end cut itself: checks its length, and returns its digest when it is durable.
+    ///
+    /// # Errors
+    /// As [`Upload::finish`].
+    /// # Cancel safety
+    /// A dropped call may still store the piece.
+    pub async fn seal(self) -> Result<Digest, Error> {
+        self.end(None).await
+    }
+
+    async fn end(self, expected: Option<Digest>) -> Result<Digest, Error> {
+        let finished = self.writer.finish(expected).await.map_err(Error::from);
+        let stored = finished.inspect_err(|error| note(&self.shared, &self.of, error))?;
         metrics::counter!(sheaf_telemetry::names::UPLOAD_BYTES_TOTAL).increment(self.len);
         match &self.of {
-            Source::Task { run, task, site } => self.shared.keep_piece(*run, *task, site, &self.hold).await,
+            Source::Task { run, task, site } => {
+                self.shared.keep_piece(*run, *task, site, &self.hold).await?;
+            }
             Source::Operator | Source::Mail { .. } => {
                 let now = self.shared.clock.monotonic();
                 lock(&self.shared.uploads).insert(self.hold.clone(), now);
-                Ok(())
             }
         }
+        Ok(stored.digest)
     }
 }
 
