@@ -42,16 +42,10 @@ pub const HEADER_LEN_MAX: usize = 64 * 1024;
 /// # Ok::<(), sheaf_tensor::Error>(())
 /// ```
 pub fn read(file: Bytes) -> Result<(Dtype, Shape, Bytes), Error> {
-    let data_start = data_start(&file)?;
-    let Some((_, text)) = file.get(..data_start).and_then(|head| head.split_at_checked(prefix_len(head)))
-    else {
-        return Err(malformed("the header is cut short"));
-    };
-    let description = literal::parse(text)?;
-    let (dtype, order) = element_type(description.descr)?;
-    let shape = Shape::new(description.shape)?;
+    let head = head(&file)?.ok_or_else(|| malformed("the header is cut short"))?;
+    let Head { dtype, shape, is_big_endian, is_fortran, len } = head;
 
-    let data = file.slice(data_start..);
+    let data = file.slice(len..);
     let expected = shape.num_elements() * dtype.size() as u64;
     if data.len() as u64 != expected {
         let reason = format!("{dtype}{shape} needs {expected} bytes of data, got {}", data.len());
@@ -62,16 +56,59 @@ pub fn read(file: Bytes) -> Result<(Dtype, Shape, Bytes), Error> {
     {
         return Err(malformed(format!("the boolean at index {index} is neither 0 nor 1")));
     }
-    let data = match order {
-        ByteOrder::Little => data,
-        ByteOrder::Big => layout::swap_bytes(dtype, &data),
-    };
-    let data = match description.element_order {
-        literal::ElementOrder::C => data,
-        literal::ElementOrder::Fortran => layout::to_row_major(dtype, &shape, data)
+    let data = if is_big_endian { layout::swap_bytes(dtype, &data) } else { data };
+    let data = match is_fortran {
+        false => data,
+        true => layout::to_row_major(dtype, &shape, data)
             .ok_or_else(|| malformed("the data does not cover the shape"))?,
     };
     Ok((dtype, shape, data))
+}
+
+/// What the header of an array says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The element type.
+    pub dtype: Dtype,
+    /// The shape.
+    pub shape: Shape,
+    /// Whether the elements' bytes are reversed.
+    pub is_big_endian: bool,
+    /// Whether the elements are column-major; never where that makes no difference.
+    pub is_fortran: bool,
+    /// How many bytes come before the elements.
+    pub len: usize,
+}
+
+impl Head {
+    /// The length of the whole file, in bytes.
+    pub fn file_len(&self) -> u64 {
+        (self.shape.num_elements() * self.dtype.size() as u64).saturating_add(self.len as u64)
+    }
+}
+
+/// Reads the header of an array that is still arriving; `None` while `beginning` does not hold all of it.
+///
+/// # Errors
+/// As [`read`], but for what only the elements show.
+pub fn head(beginning: &[u8]) -> Result<Option<Head>, Error> {
+    let Some(len) = data_start(beginning)? else { return Ok(None) };
+    let Some((_, text)) = beginning.get(..len).and_then(|head| head.split_at_checked(prefix_len(head)))
+    else {
+        return Ok(None);
+    };
+    let description = literal::parse(text)?;
+    let (dtype, order) = element_type(description.descr)?;
+    let shape = Shape::new(description.shape)?;
+    let one_way = shape.dims().iter().filter(|dim| **dim != 1).count() < 2;
+    let is_fortran = description.element_order == literal::ElementOrder::Fortran && !one_way;
+    let is_big_endian = order == ByteOrder::Big && dtype.size() > 1;
+    Ok(Some(Head { dtype, shape, is_big_endian, is_fortran, len }))
+}
+
+/// Reverses the bytes of every element; what is no whole element at the end stays as it is.
+pub fn swap_bytes(dtype: Dtype, elements: &Bytes) -> Bytes {
+    layout::swap_bytes(dtype, elements)
 }
 
 /// Makes the header of an array; its elements, row-major and little-endian, are all that follows.
@@ -134,28 +171,30 @@ fn prefix_len(file: &[u8]) -> usize {
     if file.get(MAGIC.len()) == Some(&1) { PREFIX_LEN_V1 } else { PREFIX_LEN_V2 }
 }
 
-/// Reads magic, version and header length: where the elements begin.
-fn data_start(file: &[u8]) -> Result<usize, Error> {
-    let cut = || malformed("the header is cut short");
-    let rest = file.strip_prefix(MAGIC).ok_or_else(|| malformed("it does not begin with the npy magic"))?;
-    let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(cut)?;
+/// Reads magic, version and header length: where the elements begin; `None` while `file` ends before that.
+fn data_start(file: &[u8]) -> Result<Option<usize>, Error> {
+    let begun = file.get(..MAGIC.len()).unwrap_or(file);
+    if !MAGIC.starts_with(begun) {
+        return Err(malformed("it does not begin with the npy magic"));
+    }
+    let Some((version, rest)) = file.get(MAGIC.len()..).and_then(|rest| rest.split_first_chunk::<2>()) else {
+        return Ok(None);
+    };
     let header_len = match version {
-        [1, 0] => u32::from(u16::from_le_bytes(*rest.first_chunk().ok_or_else(cut)?)),
-        [2 | 3, 0] => u32::from_le_bytes(*rest.first_chunk().ok_or_else(cut)?),
+        [1, 0] => rest.first_chunk().map(|len| u32::from(u16::from_le_bytes(*len))),
+        [2 | 3, 0] => rest.first_chunk().map(|len| u32::from_le_bytes(*len)),
         [major, minor] => {
             let reason = format!("format version {major}.{minor}");
             return Err(Error::Unsupported { format: FORMAT, reason });
         }
     };
+    let Some(header_len) = header_len else { return Ok(None) };
     let header_len = usize::try_from(header_len)
         .ok()
         .filter(|len| *len <= HEADER_LEN_MAX)
         .ok_or_else(|| Error::TooLarge { what: "the npy header".to_owned(), limit: HEADER_LEN_MAX as u64 })?;
     let start = prefix_len(file) + header_len;
-    if start > file.len() {
-        return Err(cut());
-    }
-    Ok(start)
+    Ok((start <= file.len()).then_some(start))
 }
 
 /// Reads a dtype string such as `<f4`.

@@ -63,7 +63,7 @@ pub(crate) async fn start(
     text: String,
     from: Option<String>,
 ) -> anyhow::Result<RunId> {
-    let mut body = CreateRunBody { plan: text, init: None, upload: None, from };
+    let mut body = CreateRunBody { plan: text, init: None, upload: None, app: None, from };
     if let (Init::File(file), None) = (&plan.init, &body.from) {
         // Beside the plan, so that a plan and its model can be moved together.
         let file = path.parent().unwrap_or_else(|| Path::new(".")).join(file);

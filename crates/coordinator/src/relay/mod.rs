@@ -5,6 +5,7 @@
 //! restart the holds say who has brought what. It knows no stack's words, starts no application, and opens no letter.
 
 mod application;
+mod coordinated;
 mod deadlines;
 mod letters;
 mod logbook;
@@ -16,7 +17,8 @@ mod slot;
 mod transaction;
 mod writer;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 use sheaf_domain::{RunId, Span};
 use sheaf_runtime::TaskScope;
@@ -26,9 +28,12 @@ use crate::Error;
 use crate::shared::Shared;
 
 pub use application::{Claimed, NewRelay, RelayOverview, Seat, Token};
+pub(crate) use coordinated::Beginning;
+pub use coordinated::{Question, Reply};
 pub use letters::{Answered, Handed, Posted};
 pub use logbook::{LogCursor, LogLine};
 pub use objects::{Bring, Found, Intake, ObjectReader};
+pub(crate) use participants::is_known_by_key;
 pub use participants::{KeyFacts, KeyOverview};
 
 use online::Online;
@@ -74,8 +79,10 @@ pub struct Relays {
 
 /// What the writer and every clone of the handle share.
 #[derive(Debug)]
-struct Core {
+pub(crate) struct Core {
     slots: Slots,
+    /// Companions of coordinated runs that are about to be.
+    beginning: Mutex<HashSet<RunId>>,
     online: Online,
     commands: mpsc::Sender<Command>,
 }
@@ -91,12 +98,28 @@ impl Relays {
         scope: &TaskScope,
     ) -> Result<Relays, Error> {
         let (commands, queue) = mpsc::channel(QUEUE_LEN);
-        let core = Arc::new(Core { slots: Slots::default(), online: Online::default(), commands });
+        let core = Arc::new(Core {
+            slots: Slots::default(),
+            beginning: Mutex::default(),
+            online: Online::default(),
+            commands,
+        });
+        // Weak: what all share must not keep itself.
+        let _ = shared.relays.set(Arc::downgrade(&core));
         let relays = Relays { shared, core };
         let heads = recover::load(&relays, &holder).await?;
         let writer = RelayWriter::new(relays.clone(), holder, heads);
         scope.spawn(writer.run(queue));
         Ok(relays)
+    }
+
+    /// The handle on relayed runs of a service.
+    ///
+    /// # Errors
+    /// Unavailable when the service ends.
+    pub(crate) fn of(shared: &Arc<Shared>) -> Result<Relays, Error> {
+        let core = shared.relays.get().and_then(std::sync::Weak::upgrade).ok_or_else(Error::shutting_down)?;
+        Ok(Relays { shared: Arc::clone(shared), core })
     }
 
     fn settings(&self) -> &RelaySettings {

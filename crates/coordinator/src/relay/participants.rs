@@ -53,6 +53,11 @@ const UNREGISTERED: &str = "unregistered";
 /// What the names of these participants begin with.
 const KEY_PREFIX: &str = "key-";
 
+/// Whether a participant is known by its key alone, and works for runs of its own stack.
+pub(crate) fn is_known_by_key(site: &SiteRecord) -> bool {
+    site.certificate.is_none() && site.role == Role::Participant && site.name.as_str().starts_with(KEY_PREFIX)
+}
+
 /// The name of the participant with this key.
 ///
 /// # Errors
@@ -120,7 +125,9 @@ impl Relays {
         }
         drop(turn);
         self.core.online.forget(site);
-        Ok(())
+        self.shared.presence.leave(site);
+        let reason = UNREGISTERED.to_owned();
+        self.shared.send(crate::command::Command::Revoked { site: site.clone(), reason }).await
     }
 
     /// The participant with this key.
@@ -145,7 +152,10 @@ impl Relays {
             let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
             let begun = self.core.online.change(site, |sign| sign.begin(now, wall, beat_every, heard_before));
             let left = match begun {
-                Beginning::Begun => break,
+                Beginning::Begun => {
+                    self.core.online.somebody_came();
+                    break;
+                }
                 Beginning::AtWork => {
                     return Err(Error::conflict(format!(
                         "participant {site} is at work with this key already"
@@ -179,7 +189,8 @@ impl Relays {
     /// A participant shows that it is alive; `beat_every` when it says how often it beats.
     pub fn heard(&self, site: &SiteName, beat_every: Option<Duration>) {
         let now = self.shared.clock.monotonic();
-        self.core.online.change(site, |sign| {
+        let came = self.core.online.change(site, |sign| {
+            let before = sign.until;
             sign.last = now;
             sign.spoke = true;
             sign.unwritten = true;
@@ -188,7 +199,11 @@ impl Relays {
                 sign.until = Some(now + 2 * beat_every);
                 sign.activated_at.get_or_insert_with(|| self.shared.clock.now());
             }
+            sign.until.is_some() && before.is_none_or(|until| until <= now)
         });
+        if came {
+            self.core.online.somebody_came();
+        }
     }
 
     /// A participant says goodbye.
@@ -209,12 +224,7 @@ impl Relays {
     /// Participants that are known by their key, by name.
     pub fn participants(&self) -> Vec<KeyOverview> {
         let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
-        let by_key = |site: &std::sync::Arc<SiteRecord>| {
-            site.certificate.is_none()
-                && site.role == Role::Participant
-                && site.name.as_str().starts_with(KEY_PREFIX)
-        };
-        let all = self.shared.registry.all().into_iter().filter(by_key);
+        let all = self.shared.registry.all().into_iter().filter(|site| is_known_by_key(site));
         all.map(|site| {
             let sign = self.core.online.of(&site.name);
             let left = sign.until.and_then(|until| until.checked_sub(now));
