@@ -9,11 +9,11 @@ use std::sync::Arc;
 use axum::Router;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use sheaf_coordinator::Relays;
-use sheaf_domain::SiteName;
+use sheaf_coordinator::{AppHost, Handle, Relays};
+use sheaf_domain::{ConfigMap, Manifest, SiteName};
 use sheaf_runtime::{Clock, TaskScope};
 use sheaf_sandbox::{Launcher, Protection, Unwalled};
-use sheaf_wire_flower::{Flower, FlowerSettings, Served, ServerApps};
+use sheaf_wire_flower::{Flower, FlowerApps, FlowerSettings, Served, ServerApps};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{FlowerSection, ServerAppsMode};
@@ -32,6 +32,7 @@ const LOCAL_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net:
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) data_dir: &'a DataDir,
+    pub(crate) handle: Handle,
     pub(crate) relays: Relays,
     pub(crate) clock: &'a Arc<dyn Clock>,
     pub(crate) accepting: &'a TaskScope,
@@ -50,7 +51,10 @@ impl Parts<'_> {
         let section = &self.config.flower;
         let logs = self.data_dir.join(LOGS_DIR);
         std::fs::create_dir_all(&logs).map_err(|source| Error::File { path: logs, source })?;
-        let Some(address) = section.address else { return Ok(()) };
+        let Some(address) = section.address else {
+            self.handle.host_apps(Arc::new(NotServed));
+            return Ok(());
+        };
         let acceptor = acceptor(section)?;
         let operator = SiteName::new("local").map_err(|error| refused("flower", &error.to_string()))?;
         let settings = FlowerSettings {
@@ -84,6 +88,9 @@ impl Parts<'_> {
             }
         };
         tracing::info!(%local, "the flwr command and ServerApps are served on this loopback address only");
+        self.handle.host_apps(Arc::new(FlowerApps));
+        let (handle, scope) = (self.handle.clone(), self.background.clone());
+        self.background.spawn(flower.clone().work_on_plans(handle, scope));
         self.server_apps(flower, local, on_loopback)
     }
 
@@ -145,6 +152,17 @@ impl Parts<'_> {
         let scope = self.background.clone();
         self.background.spawn(flower.run_server_apps(apps, scope));
         Ok(())
+    }
+}
+
+/// Why no run names an app where Flower is not served.
+#[derive(Debug)]
+struct NotServed;
+
+impl AppHost for NotServed {
+    fn header(&self, _: &[u8], _: &ConfigMap, _: Option<&Manifest>) -> Result<String, String> {
+        Err("Flower is not served here: set flower.address, or start the server with `sheaf superlink`"
+            .to_owned())
     }
 }
 

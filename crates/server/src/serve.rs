@@ -141,6 +141,7 @@ impl Server {
         let flower = crate::flower::Parts {
             config: &config,
             data_dir: &data_dir,
+            handle: coordinator.handle(),
             relays: coordinator.relays(),
             clock: &clock,
             accepting: &accepting,

@@ -8,6 +8,7 @@
 
 mod answer;
 mod control;
+pub mod coordinated;
 pub mod error;
 mod exchange;
 pub mod fab;
@@ -31,6 +32,7 @@ pub mod timestamp;
 mod traffic;
 mod update;
 
+pub use coordinated::FlowerApps;
 pub use front::{Flower, FlowerSettings, Served};
 pub use launch::ServerApps;
 pub use serve::router;

@@ -34,9 +34,10 @@ impl Elements {
     pub fn feed(&mut self, bytes: Bytes) -> Result<Bytes, String> {
         let Some(head) = &self.head else { return self.feed_header(&bytes) };
         let (is_fortran, is_big_endian) = (head.is_fortran, head.is_big_endian);
-        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
-            format!("tensor {:?} has more bytes than its shape says", self.expected.name)
-        })?;
+        self.left = self
+            .left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| format!("tensor {:?} has more bytes than its shape says", self.expected.name))?;
         if is_fortran {
             self.held.extend_from_slice(&bytes);
             return if self.left == 0 { self.turned() } else { Ok(Bytes::new()) };

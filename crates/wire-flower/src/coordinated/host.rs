@@ -16,12 +16,7 @@ use crate::runs;
 pub struct FlowerApps;
 
 impl AppHost for FlowerApps {
-    fn header(
-        &self,
-        bundle: &[u8],
-        config: &ConfigMap,
-        model: Option<&Manifest>,
-    ) -> Result<String, String> {
+    fn header(&self, bundle: &[u8], config: &ConfigMap, model: Option<&Manifest>) -> Result<String, String> {
         let fab = fab::check(bundle).map_err(|error| error.to_string())?;
         if fab.client_app.is_none() {
             return Err("it has no clientapp among its components".to_owned());

@@ -105,8 +105,10 @@ pub(super) fn numpy_name(dtype: Dtype) -> &'static str {
 /// The body of an `Array`; `chunks` are the places of its chunks among the objects below it.
 pub(super) fn array_body(dtype: Dtype, shape: &[u64], chunks: &[usize]) -> String {
     let list = |numbers: Vec<String>| numbers.join(", ");
-    let (shape, chunks) =
-        (list(shape.iter().map(u64::to_string).collect()), list(chunks.iter().map(usize::to_string).collect()));
+    let (shape, chunks) = (
+        list(shape.iter().map(u64::to_string).collect()),
+        list(chunks.iter().map(usize::to_string).collect()),
+    );
     let dtype = numpy_name(dtype);
     format!(
         r#"{{"dtype": "{dtype}", "shape": [{shape}], "stype": "{ARRAY_STYPE}", "arraychunk_ids": [{chunks}]}}"#
