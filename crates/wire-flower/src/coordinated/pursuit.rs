@@ -37,21 +37,19 @@ impl Agent {
         let task = order.assignment.task;
         while let Err(error) = self.attempt(&order, &mut withdrawn).await {
             let (run, site) = (order.assignment.run, &self.who.name);
-            match error.kind() {
-                // The task, or the run, is over.
-                ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::PermissionDenied => {
-                    tracing::debug!(%run, %site, %task, %error, "a task of a node's is over");
-                    break;
-                }
-                _ if error.is_transient() => {
-                    tracing::warn!(%run, %site, %task, %error, "a node's task cannot go on now");
-                }
-                _ => match self.works.handle.fail(&self.who, task, error.to_string()).await {
+            if error.is_transient() {
+                tracing::warn!(%run, %site, %task, %error, "a node's task cannot go on now");
+            } else {
+                match self.works.handle.fail(&self.who, task, error.to_string()).await {
                     Err(error) if error.is_transient() => {
                         tracing::warn!(%run, %site, %task, %error, "a failure could not be told");
                     }
-                    _ => break,
-                },
+                    Err(closed) => {
+                        tracing::debug!(%run, %site, %task, %error, %closed, "a task of a node's is over");
+                        break;
+                    }
+                    Ok(()) => break,
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -65,7 +63,11 @@ impl Agent {
         let asked = questions.iter().find(|question| task_of(question) == Some(task));
         let letter = match asked {
             Some(question) if question.handed_out => question.letter,
-            asked => self.ask(order, asked).await?,
+            asked => {
+                // Nobody is asked for what was handed in, though its letter is gone.
+                self.works.handle.missing(&self.who, task, &[]).await?;
+                self.ask(order, asked).await?
+            }
         };
         let reply = tokio::select! {
             biased;
@@ -207,7 +209,7 @@ impl Agent {
         };
         let permit = works.reading.acquire().await.map_err(|_| shutting_down())?;
         let reader =
-            ReplyReader { handle: &works.handle, relays: &works.relays, run: order.assignment.run, handed };
+            ReplyReader::new(&works.handle, &works.relays, handed);
         let submission = reader.submission(&self.who, &Asked { task, output }).await;
         let outcome = match submission {
             Ok(submission) => works.handle.submit(&self.who, submission).await,

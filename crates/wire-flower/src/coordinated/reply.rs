@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 use sheaf_coordinator::{Found, Handed, Handle, ObjectReader, Relays};
 use sheaf_domain::{
-    Digest, Identity, Manifest, Metrics, Principal, Refusal, RunId, SlotName, Submission, SubmittedSlot,
+    Digest, Identity, Manifest, Metrics, Principal, Refusal, SlotName, Submission, SubmittedSlot,
     TaskId,
 };
 use sheaf_tensor::TensorSpec;
@@ -44,16 +44,22 @@ pub(super) struct Asked<'a> {
     pub(super) output: Option<(&'a SlotName, &'a Manifest)>,
 }
 
-/// Reads answers in a run, in the name of the server.
+/// Reads an answer, in the name of the server.
 #[derive(Debug)]
 pub(super) struct ReplyReader<'a> {
-    pub(super) handle: &'a Handle,
-    pub(super) relays: &'a Relays,
-    pub(super) run: RunId,
-    pub(super) handed: &'a Handed,
+    handle: &'a Handle,
+    relays: &'a Relays,
+    handed: &'a Handed,
+    /// What lies below each object.
+    tree: HashMap<Digest, &'a [Digest]>,
 }
 
-impl ReplyReader<'_> {
+impl<'a> ReplyReader<'a> {
+    pub(super) fn new(handle: &'a Handle, relays: &'a Relays, handed: &'a Handed) -> ReplyReader<'a> {
+        let tree = handed.objects.iter().map(|object| (object.id, object.children.as_slice())).collect();
+        ReplyReader { handle, relays, handed, tree }
+    }
+
     /// Turns the answer into a submission, whose bytes are durable.
     ///
     /// # Errors
@@ -75,8 +81,7 @@ impl ReplyReader<'_> {
 
     /// The records of arrays, where they are asked for, and of metrics.
     async fn records(&self, with_arrays: bool) -> Result<(Option<Digest>, Digest), ReplyError> {
-        let root = self.handed.objects.iter().find(|object| object.id == self.handed.letter);
-        let content = root.and_then(|root| root.children.first().copied());
+        let content = self.children(&self.handed.letter).first().copied();
         let content = content.ok_or_else(|| malformed("it has no content"))?;
         let (type_name, _) = self.small(content).await?;
         if type_name != "RecordDict" {
@@ -118,7 +123,7 @@ impl ReplyReader<'_> {
         for spec in model.specs() {
             let array = named.remove(&spec.name);
             let array = array.ok_or_else(|| schema(format!("tensor {:?} is missing", spec.name)))?;
-            let array = self.child(&record, &array)?;
+            let array = self.known(&array)?;
             self.array(spec, array, &mut writer).await.map_err(|error| match error {
                 ArrayError::Other(message) => schema(message),
                 ArrayError::Reply(error) => error,
@@ -179,19 +184,19 @@ impl ReplyReader<'_> {
     }
 
     fn children(&self, object: &Digest) -> &[Digest] {
-        let found = self.handed.objects.iter().find(|draft| draft.id == *object);
-        found.map_or(&[], |draft| draft.children.as_slice())
+        self.tree.get(object).copied().unwrap_or_default()
     }
 
-    /// A child of an object by its name in the object's body.
-    fn child(&self, of: &Digest, name: &str) -> Result<Digest, ReplyError> {
+    /// An object of the answer by its name in a record.
+    fn known(&self, name: &str) -> Result<Digest, ReplyError> {
         let named: Option<Digest> = name.parse().ok();
-        let child = named.filter(|child| self.children(of).contains(child));
-        child.ok_or_else(|| malformed(format!("{:?} is not among the objects below its record", shown(name))))
+        let known = named.filter(|object| self.tree.contains_key(object));
+        known.ok_or_else(|| malformed(format!("{:?} is no object of the answer", shown(name))))
     }
 
     async fn open(&self, object: Digest) -> Result<ObjectReader, ReplyError> {
-        match self.relays.find(&Principal::ServerApp(self.run), self.run, object).await? {
+        let run = self.handed.run;
+        match self.relays.find(&Principal::ServerApp(run), run, object).await? {
             Found::There(reader) => Ok(reader),
             _ => {
                 let message = format!("object {} of an answer is not there", object.short());
