@@ -55,7 +55,7 @@ class Sheaf:
 
         def over():
             status = self.status(run)
-            return status and status["phase"]["phase"] != "running" and status
+            return status and status["phase"] != "running" and status
 
         return harness.wait_for(f"the end of run {run}", over, deadline_s or 2 * harness.DEADLINE_S, 0.5)
 

@@ -71,7 +71,12 @@ async fn node(world: &World) -> Identity {
 
 async fn present_in(world: &World, run: RunId) -> Vec<String> {
     let status = world.status(run).await;
-    status.sites.into_iter().filter(|site| site.presence == "present").map(|site| site.site.to_string()).collect()
+    status
+        .sites
+        .into_iter()
+        .filter(|site| site.presence == "present")
+        .map(|site| site.site.to_string())
+        .collect()
 }
 
 async fn participants_work_on_what_they_can(backend: Backend) {
@@ -122,7 +127,10 @@ async fn a_run_and_its_companion_end_together(backend: Backend) {
     assert!(matches!(&ended, Phase::Ended { outcome: Outcome::Stopped, .. }), "{ended:?}");
     world.handle.host_apps(Arc::new(Host));
     let other = create(&world, &app_plan("")).await;
-    assert!(world.relays.stop(&world.operator, other).await.unwrap(), "the run stops when its companion is to");
+    assert!(
+        world.relays.stop(&world.operator, other).await.unwrap(),
+        "the run stops when its companion is to"
+    );
     assert_eq!(world.status(other).await.phase.name(), "stopped");
     world.relays.over(other).await.unwrap();
     assert!(!world.relays.stop(&world.operator, other).await.unwrap());

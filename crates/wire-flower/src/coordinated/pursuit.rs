@@ -180,7 +180,7 @@ impl Agent {
             src_node_id: SERVER_NODE_ID,
             dst_node_id: node_id_of(&self.who.name).unwrap_or_default(),
             reply_to_message_id: String::new(),
-            group_id: assignment.task.to_string(),
+            group_id: format!("{}/{}", assignment.round, assignment.task),
             ttl: MESSAGE_TTL.as_duration().as_secs_f64(),
             message_type: stage.to_owned(),
             created_at: seconds(self.works.clock.now()),
@@ -208,8 +208,7 @@ impl Agent {
             }
         };
         let permit = works.reading.acquire().await.map_err(|_| shutting_down())?;
-        let reader =
-            ReplyReader::new(&works.handle, &works.relays, handed);
+        let reader = ReplyReader::new(&works.handle, &works.relays, handed);
         let submission = reader.submission(&self.who, &Asked { task, output }).await;
         let outcome = match submission {
             Ok(submission) => works.handle.submit(&self.who, submission).await,
@@ -250,7 +249,9 @@ fn message(metadata: Metadata, content: &Object) -> (Message, Object) {
 
 /// The task that a letter is about.
 pub(super) fn task_of(question: &Question) -> Option<TaskId> {
-    mail::message_of(&question.header).ok()?.metadata?.group_id.parse().ok()
+    let metadata = mail::message_of(&question.header).ok()?.metadata?;
+    // Before it stands the round, which nodes show.
+    metadata.group_id.rsplit('/').next()?.parse().ok()
 }
 
 fn kept_metadata(question: &Question) -> Result<Metadata, Error> {

@@ -10,8 +10,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 use sheaf_coordinator::{Found, Handed, Handle, ObjectReader, Relays};
 use sheaf_domain::{
-    Digest, Identity, Manifest, Metrics, Principal, Refusal, SlotName, Submission, SubmittedSlot,
-    TaskId,
+    Digest, Identity, Manifest, Metrics, Principal, Refusal, SlotName, Submission, SubmittedSlot, TaskId,
 };
 use sheaf_tensor::TensorSpec;
 

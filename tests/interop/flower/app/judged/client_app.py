@@ -35,9 +35,10 @@ def train(message: Message, context: Context) -> Message:
         arrays = {name: array + array.dtype.type(partition_of(context) + 1) for name, array in arrays.items()}
     else:
         arrays = {name: content.shifted(array, rng) for name, array in arrays.items()}
+    loss = loss_of(arrays)
     if context.run_config["mode"] == "fault":
         arrays = faulty(arrays, context)
-    return reply(message, context, arrays=content.record_of(arrays), loss=loss_of(arrays))
+    return reply(message, context, arrays=content.record_of(arrays), loss=loss)
 
 
 def faulty(arrays, context: Context):
