@@ -54,6 +54,9 @@ pub struct CreateRunBody {
     /// The name they were uploaded under.
     #[serde(default)]
     pub upload: Option<String>,
+    /// The bundle of the app, if the plan names one; it was uploaded before, under the same name.
+    #[serde(default)]
+    pub app: Option<Digest>,
     /// The run to start from instead: id, beginning of an id, or name.
     #[serde(default)]
     pub from: Option<String>,

@@ -27,7 +27,7 @@ pub(crate) async fn create(
         Some(from) => Some(handle.find_run(&caller.0, from).await?),
         None => None,
     };
-    let request = CreateRun { plan: body.plan, init: body.init, upload: body.upload, from };
+    let request = CreateRun { plan: body.plan, init: body.init, upload: body.upload, app: body.app, from };
     let run = handle.create_run(&caller.0, request).await?;
     Ok((StatusCode::CREATED, Json(CreatedRun { run })))
 }
@@ -39,7 +39,7 @@ pub(crate) async fn check_plan(
 ) -> Result<Json<PlanSummary>, Failure> {
     handle.authorise(&caller.0, Role::Operator)?;
     let plan = Plan::parse(&body.plan)?;
-    let present = handle.sites(&caller.0).await?.iter().filter(|site| site.present).count();
+    let present = handle.present_for(&caller.0, &plan)?;
     let mut waits = Vec::new();
     if present < plan.cohort.min as usize {
         waits.push(format!("it would wait for participants: {present} of {} present", plan.cohort.min));

@@ -34,15 +34,16 @@ mod writer;
 
 pub use error::Error;
 pub use handle::{
-    BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery, Enrolment,
-    Force, Handle, InviteRequest, ModelRef, RemovedRun, STATE_FILE, SiteOverview, Upload, Which, WorkOrder,
+    AppHost, BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery,
+    Enrolment, Force, Handle, InviteRequest, ModelRef, RemovedRun, STATE_FILE, SiteOverview, Upload, Which,
+    WorkOrder,
 };
 pub use logins::{LoginOverview, LoginRequest};
 pub use outbox::Withdrawn;
 pub use registry::SiteKeyFacts;
 pub use relay::{
     Answered, Bring, Claimed, Found, Handed, Intake, KeyFacts, KeyOverview, LogCursor, LogLine, NewRelay,
-    OBJECT_LEN_MAX, ObjectReader, Posted, RelayOverview, RelaySettings, Relays, Seat, Token,
+    OBJECT_LEN_MAX, ObjectReader, Posted, Question, RelayOverview, RelaySettings, Relays, Reply, Seat, Token,
 };
 pub use replay::{ReplayReport, ReplayRound, ReplayVerdict};
 pub use service::{Coordinator, Dependencies};

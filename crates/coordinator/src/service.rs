@@ -1,7 +1,7 @@
 //! The service as a whole: what it stands on, how it starts, how it ends.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use sheaf_blob::BlobStore;
 use sheaf_pki::{CertificateAuthority, EnrolmentLimiter, JournalSigner};
@@ -98,12 +98,13 @@ impl Coordinator {
             incidents: crate::incidents::Incidents::default(),
             registry,
             logins,
-            relays: std::sync::OnceLock::new(),
             folding: Mutex::new(HashSet::new()),
             uploads: Mutex::new(HashMap::new()),
             release_gate: Semaphore::new(RELEASE_PERMITS as usize),
             gates: Semaphore::new(GATES_MAX),
             membership,
+            relays: OnceLock::new(),
+            apps: OnceLock::new(),
             mail_posted: watch::Sender::new(0),
         });
         for state in recovered.runs {

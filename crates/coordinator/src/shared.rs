@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use sheaf_blob::{BlobStore, Hold};
+use sheaf_domain::plan::Plan;
 use sheaf_domain::{EntryDraft, LineageName, RunId, SiteName, TaskId, Timestamp};
 use sheaf_engine::{Action, Event, Rejected, RunState, StageKey};
 use sheaf_pki::{CertificateAuthority, EnrolmentLimiter, JournalSigner};
@@ -16,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::budget::Budget;
 use crate::command::Command;
+use crate::handle::AppHost;
 use crate::incidents::{Incidents, Kind};
 use crate::logins::Logins;
 use crate::membership::Membership;
@@ -51,8 +53,6 @@ pub(crate) struct Shared {
     pub(crate) presence: Presence,
     pub(crate) incidents: Incidents,
     pub(crate) registry: Registry,
-    /// What relayed runs share.
-    pub(crate) relays: OnceLock<Arc<crate::relay::Core>>,
     /// Operators who logged in from elsewhere.
     pub(crate) logins: Logins,
     pub(crate) budget: Budget,
@@ -68,6 +68,10 @@ pub(crate) struct Shared {
     pub(crate) gates: Semaphore,
     /// Turns to change sites and invitations.
     pub(crate) membership: Membership,
+    /// The relayed runs of the same service.
+    pub(crate) relays: OnceLock<Weak<crate::relay::Core>>,
+    /// Who knows the bundles of apps that runs may name.
+    pub(crate) apps: OnceLock<Arc<dyn AppHost>>,
     /// Grows with every mail posted.
     pub(crate) mail_posted: watch::Sender<u64>,
 }
@@ -180,6 +184,14 @@ impl Shared {
         drop(runs);
         all.sort_by_key(|slot| std::cmp::Reverse((slot.created_at, slot.run)));
         all
+    }
+
+    /// Whether a participant can work on the run of a plan: those that are known by a key alone run apps, all others have trainers.
+    pub(crate) fn works_on(&self, site: &SiteName, plan: &Plan) -> bool {
+        match self.registry.site(site) {
+            Some(site) if crate::relay::is_known_by_key(&site) => plan.app.is_some(),
+            _ => plan.is_for_trainers(),
+        }
     }
 
     /// Sends a command to the writer.

@@ -269,8 +269,10 @@ impl Writer {
 
     /// Names all participants at once, so that a cohort is drawn from all of them.
     fn tell_who_is_there(&self, run: RunId, batch: &mut Batch) -> Result<(), Error> {
-        let present = self.shared.presence.present().into_iter();
-        let sites: Vec<SiteName> = present.filter(|site| self.shared.registry.is_active(site)).collect();
+        let shared = &self.shared;
+        let plan = shared.with_run(run, |state| state.plan().clone())?;
+        let here = |site: &SiteName| shared.registry.is_active(site) && shared.works_on(site, &plan);
+        let sites: Vec<SiteName> = shared.presence.present().into_iter().filter(here).collect();
         if sites.is_empty() {
             return Ok(());
         }

@@ -41,6 +41,7 @@ fn plan() -> Plan {
             examples_max: 1e6,
         },
         trainer: None,
+        app: None,
         init_config: config.clone(),
         train_config: config.clone(),
         evaluate: Some(EvaluateSpec {

@@ -59,6 +59,12 @@ pub struct Application {
 }
 
 impl Application {
+    /// One that is at work from the beginning.
+    pub(crate) fn at_work(at: Timestamp) -> Application {
+        let (starting_at, running_at) = (Some(at), Some(at));
+        Application { phase: Phase::Running, starting_at, running_at, ..Application::new(at) }
+    }
+
     pub(crate) fn new(at: Timestamp) -> Application {
         Application {
             phase: Phase::Pending,

@@ -18,6 +18,10 @@ pub enum Event {
         bundle: Digest,
         /// What the front-end keeps with the run, in its own words.
         header: String,
+        /// Whether the server itself is the application: a run that a plan drives. It is at work from the beginning, and nobody
+        /// claims it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        coordinated: bool,
     },
     /// Somebody took it upon himself to run the application, and has a token of which this is the SHA-256.
     Claimed {
@@ -125,6 +129,8 @@ pub enum Loss {
     Expired,
     /// Its recipient is not there any more.
     RecipientGone,
+    /// The application took it back; the letter goes with it.
+    Withdrawn,
 }
 
 /// A letter not yet posted.

@@ -197,6 +197,12 @@ impl Relay {
         notice.map_or(Answer::Unknown, |(id, _)| Answer::Ready(*id))
     }
 
+    /// Letters to one participant, whatever became of them.
+    pub fn letters_to(&self, site: &SiteName) -> impl Iterator<Item = (Digest, &Letter)> {
+        let inbox = self.inboxes.get(site).into_iter().flatten();
+        inbox.filter_map(|id| self.letters.get(id).map(|letter| (*id, letter)))
+    }
+
     /// Letters to participants that are still to be answered.
     pub fn unanswered(&self) -> impl Iterator<Item = (Digest, &Letter)> {
         let open = |letter: &Letter| {

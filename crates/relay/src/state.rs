@@ -39,6 +39,7 @@ pub struct Relay {
     by: SiteName,
     bundle: Digest,
     header: String,
+    coordinated: bool,
     application: Application,
     pub(crate) letters: HashMap<Digest, Letter>,
     /// Every letter for a participant, until it is forgotten.
@@ -64,14 +65,17 @@ impl Relay {
     /// # Errors
     /// [`Rejected::NotFirst`] for another event; [`Rejected::TooLong`].
     pub fn create(at: Timestamp, event: &Event) -> Result<Relay, Rejected> {
-        let Event::Created { run, by, bundle, header } = event else { return Err(Rejected::NotFirst) };
+        let Event::Created { run, by, bundle, header, coordinated } = event else {
+            return Err(Rejected::NotFirst);
+        };
         check_len("header", header, HEADER_LEN_MAX)?;
         Ok(Relay {
             run: *run,
             by: by.clone(),
             bundle: *bundle,
             header: header.clone(),
-            application: Application::new(at),
+            application: if *coordinated { Application::at_work(at) } else { Application::new(at) },
+            coordinated: *coordinated,
             letters: HashMap::new(),
             inboxes: BTreeMap::new(),
             queues: BTreeMap::new(),
@@ -96,6 +100,10 @@ impl Relay {
     /// What the front-end keeps with it.
     pub fn header(&self) -> &str {
         &self.header
+    }
+    /// Whether the server itself is its application.
+    pub fn is_coordinated(&self) -> bool {
+        self.coordinated
     }
     /// Its application.
     pub fn application(&self) -> &Application {
@@ -268,6 +276,11 @@ impl Relay {
         let Principal::Participant(site) = letter.to.clone() else { return Err(Rejected::NoLetter(*id)) };
         if matches!(letter.standing, Standing::Answered { .. } | Standing::Lost { .. }) {
             return Err(Rejected::NoLetter(*id));
+        }
+        if why == Loss::Withdrawn {
+            self.drop_answers_under_way(id, effects);
+            self.remove(id, effects);
+            return Ok(());
         }
         self.imply_arrival(id, effects);
         let letter = self.letters.get_mut(id).ok_or(Rejected::NoLetter(*id))?;

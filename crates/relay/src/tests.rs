@@ -40,7 +40,13 @@ fn mail(name: &str, to: Principal, answers: Option<Digest>, model: &str) -> Mail
 
 fn begun() -> Relay {
     let by = site("ada");
-    let created = Event::Created { run: run(), by, bundle: object("bundle"), header: String::new() };
+    let created = Event::Created {
+        run: run(),
+        by,
+        bundle: object("bundle"),
+        header: String::new(),
+        coordinated: false,
+    };
     let mut relay = Relay::create(NOW, &created).unwrap();
     relay.apply(NOW, &Event::Claimed { token: object("token") }).unwrap();
     relay.apply(NOW, &Event::Begun).unwrap();
@@ -175,8 +181,13 @@ fn what_a_sender_was_handed_it_need_not_bring_after_a_replay_either() {
         }
         relay.settle()
     };
-    let created =
-        Event::Created { run: run(), by: site("ada"), bundle: object("bundle"), header: String::new() };
+    let created = Event::Created {
+        run: run(),
+        by: site("ada"),
+        bundle: object("bundle"),
+        header: String::new(),
+        coordinated: false,
+    };
     let mut replayed = Relay::create(NOW, &created).unwrap();
     replayed.apply(NOW, &Event::Claimed { token: object("token") }).unwrap();
     replayed.apply(NOW, &Event::Begun).unwrap();
@@ -279,7 +290,13 @@ fn an_application_goes_from_pending_to_its_end_and_the_end_frees_everything() {
 #[test]
 fn a_claim_that_comes_to_nothing_is_given_back_and_completion_needs_an_application_at_work() {
     let by = site("ada");
-    let created = Event::Created { run: run(), by, bundle: object("bundle"), header: String::new() };
+    let created = Event::Created {
+        run: run(),
+        by,
+        bundle: object("bundle"),
+        header: String::new(),
+        coordinated: false,
+    };
     let mut relay = Relay::create(NOW, &created).unwrap();
     relay.apply(NOW, &Event::Claimed { token: object("token") }).unwrap();
     let completed = Event::Ended { outcome: Outcome::Completed, details: String::new() };

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use axum::Router;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use sheaf_coordinator::Relays;
-use sheaf_domain::SiteName;
+use sheaf_coordinator::{AppHost, Handle, Relays};
+use sheaf_domain::{ConfigMap, Manifest, SiteName};
 use sheaf_pki::CertificateAuthority;
 use sheaf_runtime::{Clock, TaskScope};
 use sheaf_sandbox::{Launcher, Protection, Unwalled};
-use sheaf_wire_flower::{Flower, FlowerSettings, Served, ServerApps};
+use sheaf_wire_flower::{Flower, FlowerApps, FlowerSettings, Served, ServerApps};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{FlowerSection, ServerAppsMode};
@@ -34,6 +34,7 @@ const LOCAL_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net:
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) data_dir: &'a DataDir,
+    pub(crate) handle: Handle,
     pub(crate) relays: Relays,
     /// Whose certificates prove operators.
     pub(crate) ca: &'a CertificateAuthority,
@@ -54,7 +55,10 @@ impl Parts<'_> {
         let section = &self.config.flower;
         let logs = self.data_dir.join(LOGS_DIR);
         std::fs::create_dir_all(&logs).map_err(|source| Error::File { path: logs, source })?;
-        let Some(address) = section.address else { return Ok(()) };
+        let Some(address) = section.address else {
+            self.handle.host_apps(Arc::new(NotServed));
+            return Ok(());
+        };
         check_login(section)?;
         let acceptor = acceptor(section, self.ca)?;
         let operator = SiteName::new("local").map_err(|error| refused("flower", &error.to_string()))?;
@@ -94,6 +98,9 @@ impl Parts<'_> {
             }
         };
         say_where(section, address, local, on_loopback || !runtime);
+        self.handle.host_apps(Arc::new(FlowerApps));
+        let (handle, scope) = (self.handle.clone(), self.background.clone());
+        self.background.spawn(flower.clone().work_on_plans(handle, scope));
         self.server_apps(flower, local, on_loopback)
     }
 
@@ -185,6 +192,17 @@ fn say_where(section: &FlowerSection, address: SocketAddr, local: SocketAddr, ru
         tracing::info!(%local, "ServerApps and SuperExecs are served on this loopback address only");
     } else {
         tracing::info!(%address, %local, "ServerApps are served by their tokens, SuperExecs that prove the secret");
+    }
+}
+
+/// Why no run names an app where Flower is not served.
+#[derive(Debug)]
+struct NotServed;
+
+impl AppHost for NotServed {
+    fn header(&self, _: &[u8], _: &ConfigMap, _: Option<&Manifest>) -> Result<String, String> {
+        Err("Flower is not served here: set flower.address, or start the server with `sheaf superlink`"
+            .to_owned())
     }
 }
 

@@ -143,6 +143,7 @@ impl Server {
         let flower = crate::flower::Parts {
             config: &config,
             data_dir: &data_dir,
+            handle: coordinator.handle(),
             relays: coordinator.relays(),
             ca: &ca,
             clock: &clock,

@@ -133,7 +133,7 @@ async fn run(world: &World, handle: &Handle) -> Result<RunId, Failure> {
         }
     }
     let (plan, operator) = (world.scenario.plan(), world.operator());
-    let mut request = CreateRun { plan, init: None, upload: None, from: None };
+    let mut request = CreateRun { plan, init: None, upload: None, app: None, from: None };
     if !world.scenario.init_by_trainer {
         let bytes = Bytes::from(vec![0; MODEL_LEN]);
         let digest = Digest::of(&bytes);

@@ -14,7 +14,11 @@ use toml::{Table, Value};
 use crate::proto;
 
 mod archive;
+mod build;
 mod directory;
+mod patterns;
+
+pub use build::build;
 
 /// The longest bundle, in bytes.
 pub const FAB_LEN_MAX: usize = 10 * 1_024 * 1_024;

@@ -10,6 +10,7 @@ mod adapter;
 mod answer;
 mod connection;
 mod control;
+pub mod coordinated;
 pub mod error;
 mod exchange;
 pub mod fab;
@@ -37,6 +38,7 @@ mod traffic;
 mod update;
 
 pub use connection::Connection;
+pub use coordinated::FlowerApps;
 pub use front::{Flower, FlowerSettings, Served};
 pub use launch::ServerApps;
 pub use mail::letters_of;

@@ -233,7 +233,7 @@ impl Flower {
         let asked = asked.and_then(|message| message.metadata);
         let now = self.clock.now();
         let (why, asked) = match why {
-            Some(Loss::RecipientGone) => (Unanswered::NodeUnavailable, asked),
+            Some(Loss::RecipientGone | Loss::Withdrawn) => (Unanswered::NodeUnavailable, asked),
             _ => (Unanswered::MessageUnavailable, None),
         };
         let (message, object) = mail::notice(&question, asked.as_ref(), why, seat.run, seconds(now));

@@ -157,7 +157,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         working: vec![text()],
         last_error: Some(text()),
     };
-    let create = CreateRunBody { plan: text(), init: None, upload: None, from: None };
+    let create = CreateRunBody { plan: text(), init: None, upload: None, app: None, from: None };
     let head = HeadBody { journal: text(), seq: 1, hash: digest, signature: text(), at, public_key: text() };
     let who =
         Identity { trust_domain: text(), name: name("a"), role: Role::Operator, key_fingerprint: digest };

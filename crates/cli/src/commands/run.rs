@@ -9,6 +9,7 @@ use sheaf_domain::plan::{Init, PLAN_LEN_MAX, Plan};
 use sheaf_domain::{Digest, ErrorKind, Manifest, PIECE_LEN_DEFAULT, RunId, RunStatus};
 use sheaf_runtime::{Entropy as _, OsEntropy};
 use sheaf_tensor::{ParamSet, npz, raw, safetensors};
+use sheaf_wire_flower::fab;
 
 use super::Context;
 use crate::exit::Failure;
@@ -63,12 +64,24 @@ pub(crate) async fn start(
     text: String,
     from: Option<String>,
 ) -> anyhow::Result<RunId> {
-    let mut body = CreateRunBody { plan: text, init: None, upload: None, from };
+    let mut body = CreateRunBody { plan: text, init: None, upload: None, app: None, from };
     if let (Init::File(file), None) = (&plan.init, &body.from) {
         // Beside the plan, so that a plan and its model can be moved together.
         let file = path.parent().unwrap_or_else(|| Path::new(".")).join(file);
         let (manifest, upload) = upload_model(operator, &file).await?;
         body.init = Some(manifest);
+        body.upload = Some(upload);
+    }
+    if let Some(app) = &plan.app {
+        let source = path.parent().unwrap_or_else(|| Path::new(".")).join(&app.source);
+        let bundle = bundle_of(&source)?;
+        let upload = match body.upload.take() {
+            Some(upload) => upload,
+            None => upload_name()?,
+        };
+        let digest = Digest::of(&bundle);
+        operator.put(&format!("/uploads/{upload}/pieces/{digest}"), bundle).await?;
+        body.app = Some(digest);
         body.upload = Some(upload);
     }
     let created: CreatedRun = operator.post("/runs", &body).await?;
@@ -170,6 +183,27 @@ pub(crate) fn read_plan(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// The bundle of an app: a file that is one, or what a directory comes to.
+fn bundle_of(source: &Path) -> anyhow::Result<Bytes> {
+    let unread = || format!("cannot read the app {}", source.display());
+    let bundle = if std::fs::metadata(source).with_context(unread)?.is_dir() {
+        fab::build(source).map_err(|error| Failure::usage(format!("{}: {error}", source.display())))?
+    } else {
+        std::fs::read(source).with_context(unread)?
+    };
+    // Told here, before anything is sent; the server checks it again.
+    fab::check(&bundle)
+        .map_err(|error| Failure::usage(format!("{} is no app: {error}", source.display())))?;
+    Ok(bundle.into())
+}
+
+/// A name of this command's own: another that hands in the same model at the same time has its own upload.
+fn upload_name() -> anyhow::Result<String> {
+    let mut name = [0; 16];
+    OsEntropy.fill(&mut name)?;
+    Ok(hex::encode(name))
+}
+
 /// Hands in the model of a file: its manifest, and the name its pieces were uploaded under.
 pub(crate) async fn upload_model(operator: &mut Operator, file: &Path) -> anyhow::Result<(Manifest, String)> {
     let bytes = Bytes::from(std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
@@ -187,10 +221,7 @@ pub(crate) async fn upload_model(operator: &mut Operator, file: &Path) -> anyhow
         }
     };
     let stream = Bytes::from(raw::join(&model));
-    // A name of this command's own: another that hands in the same model at the same time has its own upload.
-    let mut name = [0; 16];
-    OsEntropy.fill(&mut name)?;
-    let upload = hex::encode(name);
+    let upload = upload_name()?;
     let piece_len = usize::try_from(PIECE_LEN_DEFAULT)?;
     let mut pieces = Vec::new();
     for start in (0..stream.len()).step_by(piece_len) {

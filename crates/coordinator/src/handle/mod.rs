@@ -2,6 +2,7 @@
 //!
 //! Each call takes the caller's established identity and checks role, revocation and the ownership of every id itself.
 
+mod apps;
 mod enrolment;
 mod keyless;
 mod mail;
@@ -29,6 +30,7 @@ use crate::incidents::Kind;
 use crate::registry::SiteKeyFacts;
 use crate::shared::Shared;
 
+pub use apps::AppHost;
 pub use enrolment::{Certificate, Enrolment};
 pub use membership::InviteRequest;
 pub use models::{ModelRef, Which};
@@ -133,6 +135,12 @@ impl Handle {
         F: FnOnce(&RunState) -> T + Send + 'static,
     {
         self.look(move |shared| shared.with_run(run, look)).await?
+    }
+
+    /// Lets runs name apps whose bundles `host` knows; the first host counts.
+    pub fn host_apps(&self, host: Arc<dyn AppHost>) {
+        // A second one changes nothing.
+        let _ = self.shared.apps.set(host);
     }
 
     /// How long a request for work may be held.

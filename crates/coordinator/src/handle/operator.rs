@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sheaf_domain::plan::{Init, Plan};
-use sheaf_domain::{ErrorKind, Identity, LineageName, Manifest, Role, RunId, RunStatus};
+use sheaf_domain::{Digest, ErrorKind, Identity, LineageName, Manifest, Role, RunId, RunStatus};
 use sheaf_engine::{Event, RunState, Start, StartVersion};
 use sheaf_runtime::crash::{self, Point};
 use tokio::sync::oneshot;
@@ -26,6 +26,8 @@ pub struct CreateRun {
     pub init: Option<Manifest>,
     /// The name its pieces were uploaded under.
     pub upload: Option<String>,
+    /// The bundle of the app, for a plan that names one: it was uploaded under the same name.
+    pub app: Option<Digest>,
     /// The run whose newest versions this one starts from, instead of the plan's own start.
     pub from: Option<RunId>,
 }
@@ -70,7 +72,10 @@ impl Handle {
             return Err(Error::new(ErrorKind::Exhausted, message));
         }
         let run = self.new_run_id()?;
+        // The companion comes first: without it nobody could work on the run.
+        let beginning = self.begin_app(run, &who.name, &plan, request).await?;
         let created = self.start(run, plan, request).await;
+        drop(beginning);
         if created.as_ref().is_err_and(|error| !error.is_transient()) {
             self.release_start(run).await;
         }
@@ -282,6 +287,11 @@ impl Handle {
     /// A dropped call may still extend the run.
     pub async fn extend(&self, who: &Identity, run: RunId, rounds: u32) -> Result<RunStatus, Error> {
         self.authorise(who, Role::Operator)?;
+        let ended = self.look_at(run, |state| state.phase().is_over() && state.plan().app.is_some()).await?;
+        if ended {
+            let message = "a run of an app is not extended after its end: start another one from its model";
+            return Err(Error::conflict(message));
+        }
         let (reply, answer) = oneshot::channel();
         self.shared.send(Command::Extend { run, rounds, reply }).await?;
         answer.await.map_err(|_| Error::shutting_down())??;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sheaf_domain::plan::Plan;
 use sheaf_domain::{Digest, Identity, Role, RunStatus, SiteName, Timestamp};
 use sheaf_store::{InviteState, SiteRecord, SiteState};
 
@@ -59,6 +60,17 @@ impl Handle {
             }
         }
         Ok(overviews)
+    }
+
+    /// How many participants are present that could work on a run of `plan`.
+    ///
+    /// # Errors
+    /// Permission denied.
+    pub fn present_for(&self, who: &Identity, plan: &Plan) -> Result<usize, Error> {
+        self.authorise(who, Role::Operator)?;
+        let present = self.shared.presence.present().into_iter();
+        let here = |site: &SiteName| self.shared.registry.is_active(site) && self.shared.works_on(site, plan);
+        Ok(present.filter(here).count())
     }
 
     fn invited(&self, name: SiteName, state: &str) -> SiteOverview {

@@ -200,11 +200,21 @@ impl Handle {
     /// # Cancel safety
     /// Safe: a dropped call has counted wholly or not at all.
     pub async fn leave(&self, who: &Identity) -> Result<(), Error> {
+        self.lose(who, "it left").await
+    }
+
+    /// Says that a participant, for which a front-end acts, is not there any more: it counts as absent at once, for this reason.
+    ///
+    /// # Errors
+    /// Permission denied.
+    /// # Cancel safety
+    /// Safe: a dropped call has counted wholly or not at all.
+    pub async fn lose(&self, who: &Identity, reason: &str) -> Result<(), Error> {
         self.authorise(who, Role::Participant)?;
         let permit = self.shared.commands.reserve().await.map_err(|_| Error::shutting_down())?;
         if self.shared.presence.leave(&who.name) {
-            tracing::info!(site = %who.name, "participant left");
-            permit.send(Command::Gone { site: who.name.clone(), reason: "it left".to_owned() });
+            tracing::info!(site = %who.name, reason, "participant gone");
+            permit.send(Command::Gone { site: who.name.clone(), reason: reason.to_owned() });
         }
         Ok(())
     }

@@ -57,6 +57,21 @@ impl Handle {
         task: TaskId,
         message: &str,
     ) -> Result<SubmitOutcome, Error> {
+        self.refuse_with(who, task, Refusal::Malformed { message: told(message) }).await
+    }
+
+    /// Refuses a result for what its front-end found while it read it: the attempt ends as when the gate finds it.
+    ///
+    /// # Errors
+    /// As [`Handle::submit`].
+    /// # Cancel safety
+    /// A dropped call may still end the attempt.
+    pub async fn refuse_with(
+        &self,
+        who: &Identity,
+        task: TaskId,
+        refusal: Refusal,
+    ) -> Result<SubmitOutcome, Error> {
         self.authorise(who, Role::Participant)?;
         self.touch(&who.name, None).await?;
         let (run, standing) = self.find_task(&who.name, task)?;
@@ -64,7 +79,7 @@ impl Handle {
             let closed = self.closed_outcome(who, task).await?;
             return closed.ok_or_else(|| Error::not_found("no such task")).map(counted);
         }
-        self.refuse(who, run, task, Refusal::Malformed { message: told(message) }).await
+        self.refuse(who, run, task, refusal).await
     }
 
     /// Notes a message of a participant that could not be read and belongs to no task of its own.

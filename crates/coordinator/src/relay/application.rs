@@ -96,7 +96,12 @@ impl Relays {
         let on = self
             .runs()
             .iter()
-            .filter(|slot| !slot.read(|state| state.application().phase.is_over()).unwrap_or(false))
+            .filter(|slot| {
+                let counts = |state: &sheaf_relay::Relay| {
+                    !state.is_coordinated() && !state.application().phase.is_over()
+                };
+                slot.read(counts).unwrap_or(true)
+            })
             .count();
         let max = self.shared.settings.running_max;
         if on >= max {
@@ -107,7 +112,8 @@ impl Relays {
         }
         let run = self.run_id()?;
         let bundle = self.keep_bundle(run, new.bundle).await?;
-        let event = Event::Created { run, by: who.name.clone(), bundle, header: new.header };
+        let event =
+            Event::Created { run, by: who.name.clone(), bundle, header: new.header, coordinated: false };
         super::writer::fits(&event)?;
         let (reply, answer) = oneshot::channel();
         self.send(Command::Create { run, event, reply }).await?;
@@ -319,6 +325,9 @@ impl Relays {
     /// A dropped call may still be carried out.
     pub async fn stop(&self, who: &Identity, run: RunId) -> Result<bool, Error> {
         self.shared.registry.authorise(who, Role::Operator)?;
+        if self.slot(run)?.read(sheaf_relay::Relay::is_coordinated)? {
+            return self.stop_coordinated(who, run).await;
+        }
         self.end(run, Outcome::Stopped, format!("stopped by {}", who.name)).await
     }
 

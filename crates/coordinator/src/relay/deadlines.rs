@@ -19,16 +19,16 @@ impl Relays {
     /// After a start: gives everybody one full period.
     pub(super) fn begin_pulse(&self, slot: &Slot) -> Result<(), Error> {
         let now = self.shared.clock.monotonic();
-        let (phase, sessions) = slot.read(|state| {
+        let (phase, coordinated, sessions) = slot.read(|state| {
             let sessions: Vec<String> = state.sessions().map(|(name, _)| name.to_owned()).collect();
-            (state.application().phase.clone(), sessions)
+            (state.application().phase.clone(), state.is_coordinated(), sessions)
         })?;
         let settings = self.settings();
         let mut pulse = lock(&slot.pulse);
         pulse.application = match phase {
             Phase::Starting => Some(now + settings.claim_ttl.as_duration()),
-            Phase::Running => Some(now + settings.beat_ttl.as_duration()),
-            Phase::Pending | Phase::Ended { .. } => None,
+            Phase::Running if !coordinated => Some(now + settings.beat_ttl.as_duration()),
+            Phase::Pending | Phase::Running | Phase::Ended { .. } => None,
         };
         let until = now + settings.upload_ttl.as_duration();
         pulse.uploads = sessions.into_iter().map(|session| (session, until)).collect();

@@ -390,7 +390,7 @@ fn below(root: &Digest, objects: &[ObjectDraft]) -> Vec<ObjectDraft> {
     found
 }
 
-fn handed(relay: &sheaf_relay::Relay, letter: Digest) -> Option<Handed> {
+pub(super) fn handed(relay: &sheaf_relay::Relay, letter: Digest) -> Option<Handed> {
     let header = relay.letter(&letter)?.header.clone();
     let below = relay.below(&letter).into_iter();
     let objects = below

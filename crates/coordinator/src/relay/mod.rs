@@ -5,6 +5,7 @@
 //! restart the holds say who has brought what. It knows no stack's words, starts no application, and opens no letter.
 
 mod application;
+mod coordinated;
 mod deadlines;
 mod letters;
 mod logbook;
@@ -17,7 +18,8 @@ mod slot;
 mod transaction;
 mod writer;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 use sheaf_domain::{RunId, Span};
 use sheaf_runtime::TaskScope;
@@ -27,9 +29,12 @@ use crate::Error;
 use crate::shared::Shared;
 
 pub use application::{Claimed, NewRelay, RelayOverview, Seat, Token};
+pub(crate) use coordinated::Beginning;
+pub use coordinated::{Question, Reply};
 pub use letters::{Answered, Handed, Posted};
 pub use logbook::{LogCursor, LogLine};
 pub use objects::{Bring, Found, Intake, OBJECT_LEN_MAX, ObjectReader};
+pub(crate) use participants::is_known_by_key;
 pub use participants::{KeyFacts, KeyOverview};
 
 use online::Online;
@@ -78,6 +83,8 @@ pub struct Relays {
 pub(crate) struct Core {
     slots: Slots,
     broken: Broken,
+    /// Companions of coordinated runs that are about to be.
+    beginning: Mutex<HashSet<RunId>>,
     online: Online,
     commands: mpsc::Sender<Command>,
 }
@@ -96,11 +103,12 @@ impl Relays {
         let core = Arc::new(Core {
             slots: Slots::default(),
             broken: Broken::default(),
+            beginning: Mutex::default(),
             online: Online::default(),
             commands,
         });
-        // Set once: a coordinator starts its relayed runs once.
-        let _ = shared.relays.set(Arc::clone(&core));
+        // Weak: what all share must not keep itself.
+        let _ = shared.relays.set(Arc::downgrade(&core));
         let relays = Relays { shared, core };
         let heads = recover::load(&relays, &holder).await?;
         let writer = RelayWriter::new(relays.clone(), holder, heads);
@@ -108,13 +116,13 @@ impl Relays {
         Ok(relays)
     }
 
-    /// The relayed runs of the same coordinator.
+    /// The handle on relayed runs of a service.
     ///
     /// # Errors
-    /// Unavailable before they are there.
+    /// Unavailable when the service ends.
     pub(crate) fn of(shared: &Arc<Shared>) -> Result<Relays, Error> {
-        let core = shared.relays.get().ok_or_else(|| Error::unavailable("the server is starting"))?;
-        Ok(Relays { shared: Arc::clone(shared), core: Arc::clone(core) })
+        let core = shared.relays.get().and_then(std::sync::Weak::upgrade).ok_or_else(Error::shutting_down)?;
+        Ok(Relays { shared: Arc::clone(shared), core })
     }
 
     fn settings(&self) -> &RelaySettings {

@@ -16,6 +16,8 @@ pub(super) struct Online {
     signs: Mutex<HashMap<SiteName, Sign>>,
     /// Grows when a run waits to be claimed.
     pending: watch::Sender<u64>,
+    /// Grows when a participant comes that was not there.
+    comings: watch::Sender<u64>,
 }
 
 /// What is known of a participant since the server started.
@@ -38,7 +40,7 @@ pub(super) struct Sign {
 
 impl Default for Online {
     fn default() -> Online {
-        Online { signs: Mutex::default(), pending: watch::Sender::new(0) }
+        Online { signs: Mutex::default(), pending: watch::Sender::new(0), comings: watch::Sender::new(0) }
     }
 }
 
@@ -111,6 +113,23 @@ impl Online {
 
     pub(super) fn is_online(&self, site: &SiteName, now: Duration) -> bool {
         lock(&self.signs).get(site).is_some_and(|sign| sign.until.is_some_and(|until| until > now))
+    }
+
+    /// Everybody who is there.
+    pub(super) fn all(&self, now: Duration) -> Vec<SiteName> {
+        let signs = lock(&self.signs);
+        let there = signs.iter().filter(|(_, sign)| sign.until.is_some_and(|until| until > now));
+        there.map(|(site, _)| site.clone()).collect()
+    }
+
+    /// Says that a participant came that was not there.
+    pub(super) fn somebody_came(&self) {
+        self.comings.send_modify(|version| *version += 1);
+    }
+
+    /// A receiver that sees every participant that comes.
+    pub(super) fn watch_comings(&self) -> watch::Receiver<u64> {
+        self.comings.subscribe()
     }
 
     /// Those heard of since this was last asked.

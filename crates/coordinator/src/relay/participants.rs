@@ -69,6 +69,11 @@ fn left_at(site: Arc<SiteRecord>) -> Option<(Timestamp, SiteName, Digest)> {
     }
 }
 
+/// Whether a participant is known by its key alone, and works for runs of its own stack.
+pub(crate) fn is_known_by_key(site: &SiteRecord) -> bool {
+    site.certificate.is_none() && site.role == Role::Participant && site.name.as_str().starts_with(KEY_PREFIX)
+}
+
 /// The name of the participant with this key.
 ///
 /// # Errors
@@ -162,7 +167,9 @@ impl Relays {
         }
         drop(turn);
         self.core.online.forget(site);
-        Ok(())
+        self.shared.presence.leave(site);
+        let reason = UNREGISTERED.to_owned();
+        self.shared.send(crate::command::Command::Revoked { site: site.clone(), reason }).await
     }
 
     /// Forgets those who left first, when more have left than are kept or the room of `sites_max` is needed.
@@ -204,7 +211,10 @@ impl Relays {
             let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
             let begun = self.core.online.change(site, |sign| sign.begin(now, wall, beat_every, heard_before));
             let left = match begun {
-                Beginning::Begun => break,
+                Beginning::Begun => {
+                    self.core.online.somebody_came();
+                    break;
+                }
                 Beginning::AtWork => {
                     return Err(Error::conflict(format!(
                         "participant {site} is at work with this key already"
@@ -238,7 +248,8 @@ impl Relays {
     /// A participant shows that it is alive; `beat_every` when it says how often it beats.
     pub fn heard(&self, site: &SiteName, beat_every: Option<Duration>) {
         let now = self.shared.clock.monotonic();
-        self.core.online.change(site, |sign| {
+        let came = self.core.online.change(site, |sign| {
+            let before = sign.until;
             sign.last = now;
             sign.spoke = true;
             sign.unwritten = true;
@@ -247,7 +258,11 @@ impl Relays {
                 sign.until = Some(now + 2 * beat_every);
                 sign.activated_at.get_or_insert_with(|| self.shared.clock.now());
             }
+            sign.until.is_some() && before.is_none_or(|until| until <= now)
         });
+        if came {
+            self.core.online.somebody_came();
+        }
     }
 
     /// A participant says goodbye.
@@ -268,12 +283,7 @@ impl Relays {
     /// Participants that are known by their key, by name.
     pub fn participants(&self) -> Vec<KeyOverview> {
         let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
-        let by_key = |site: &Arc<SiteRecord>| {
-            site.certificate.is_none()
-                && site.role == Role::Participant
-                && site.name.as_str().starts_with(KEY_PREFIX)
-        };
-        let all = self.shared.registry.all().into_iter().filter(by_key);
+        let all = self.shared.registry.all().into_iter().filter(|site| is_known_by_key(site));
         all.map(|site| {
             let sign = self.core.online.of(&site.name);
             let left = sign.until.and_then(|until| until.checked_sub(now));

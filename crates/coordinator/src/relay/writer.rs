@@ -250,7 +250,7 @@ impl RelayWriter {
         self.rebuild().await;
         let mut batch = Batch::default();
         for slot in self.relays.runs() {
-            for work in self.relays.overdue(&slot) {
+            for work in self.relays.overdue(&slot).into_iter().chain(self.relays.settled(slot.run)) {
                 self.change(slot.run, work, &mut batch);
             }
         }

@@ -1,7 +1,9 @@
 //! Who came, went and was shut out, told to every run that goes on.
 //!
 //! Whether a participant is there is decided by what is known of it when the word is passed on, not when it was sent, so that
-//! two words that overtake each other end in the truth.
+//! two words that overtake each other end in the truth. A run hears only of those that can work on it.
+
+use std::sync::Arc;
 
 use sheaf_domain::SiteName;
 use sheaf_engine::{Event, RunState};
@@ -30,7 +32,11 @@ impl Writer {
     pub(super) fn came(&mut self, site: &SiteName, batch: &mut Batch) {
         if self.shared.presence.is_present(site) && self.shared.registry.is_active(site) {
             let event = Event::SitePresent { site: site.clone() };
-            self.for_running(batch, |state| (!state.present().contains(site)).then(|| event.clone()));
+            let shared = Arc::clone(&self.shared);
+            self.for_running(batch, |state| {
+                let new = !state.present().contains(site) && shared.works_on(site, state.plan());
+                new.then(|| event.clone())
+            });
         }
     }
 
@@ -45,7 +51,8 @@ impl Writer {
         let needed = slot.read(|state| {
             let told =
                 |status: &sheaf_domain::SiteStatus| status.site == *site && status.presence == "revoked";
-            !state.phase().is_over() && !state.status().sites.iter().any(told)
+            let concerned = state.present().contains(site) || self.shared.works_on(site, state.plan());
+            concerned && !state.phase().is_over() && !state.status().sites.iter().any(told)
         });
         match needed {
             Err(_) => self.presence_missed |= !self.fenced.contains(&slot.run),

@@ -280,6 +280,7 @@ async fn a_first_model_must_be_its_uploads_own_and_finite() {
             plan: plan.to_owned(),
             init,
             upload: upload.map(str::to_owned),
+            app: None,
             from: None,
         };
         world.handle.create_run(&world.operator, request).await.unwrap_err().to_string()

@@ -247,6 +247,7 @@ impl World {
             plan: plan.to_owned(),
             init: Some(init),
             upload: Some("first".to_owned()),
+            app: None,
             from: None,
         };
         self.handle.create_run(&self.operator, request).await
@@ -513,7 +514,7 @@ pub(crate) fn plan(rounds: u32, min: u32, more: &str) -> String {
 }
 
 pub(crate) fn request(plan: &str) -> CreateRun {
-    CreateRun { plan: plan.to_owned(), init: None, upload: None, from: None }
+    CreateRun { plan: plan.to_owned(), init: None, upload: None, app: None, from: None }
 }
 
 pub(crate) fn name(text: &str) -> SiteName {

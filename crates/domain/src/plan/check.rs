@@ -5,7 +5,7 @@
 
 use super::source::{Lines, clipped};
 use super::{
-    AdaptiveSpec, CohortSpec, EvaluateSpec, Init, Keep, Plan, ROUNDS_MAX, StrategyKind, StrategySpec,
+    AdaptiveSpec, AppSpec, CohortSpec, EvaluateSpec, Init, Keep, Plan, ROUNDS_MAX, StrategyKind, StrategySpec,
 };
 use crate::stage::ClipBound;
 use crate::{ConfigMap, ConfigValue, Error, RunId, StageName};
@@ -19,6 +19,9 @@ pub(super) fn check(plan: &Plan, lines: &Lines<'_, '_>) -> Result<(), Error> {
     check.strategy(&plan.strategy, &plan.cohort)?;
     if let Some(trainer) = &plan.trainer {
         check.name("task.trainer", trainer)?;
+    }
+    if let Some(app) = &plan.app {
+        check.app(app, plan)?;
     }
     check.config("task.init", &plan.init_config)?;
     check.config("task.train", &plan.train_config)?;
@@ -72,6 +75,40 @@ impl Check<'_> {
         })?;
         let usable = file.len() <= PATH_LEN_MAX && !file.chars().any(char::is_control);
         self.require(usable, "model.init", || "`init` is not a usable file name".to_owned())
+    }
+
+    fn app(&self, app: &AppSpec, plan: &Plan) -> Result<(), Error> {
+        let AppSpec { source, config } = app;
+        let usable =
+            !source.is_empty() && source.len() <= PATH_LEN_MAX && !source.chars().any(char::is_control);
+        self.require(usable, "task.app", || {
+            "`app` must name an app's directory or its .fab file, beside the plan".to_owned()
+        })?;
+        let place = if self.lines.at("model.init").is_some() { "model.init" } else { "task.app" };
+        self.require(plan.init != Init::Trainer, place, || {
+            "an app initialises no model; write [model] init = \"init.safetensors\" (or .npz), a file beside the plan"
+                .to_owned()
+        })?;
+        let path = "task.app_config";
+        self.require(config.len() <= KEYS_MAX, path, || format!("[{path}] has more than {KEYS_MAX} keys"))?;
+        for (key, value) in config {
+            let full = format!("{path}.{key}");
+            self.named(&full, key)?;
+            self.require(!matches!(value, ConfigValue::List(_)) && is_finite(value), &full, || {
+                format!(
+                    "`{key}` must be a truth value, a finite number or a text: an app's settings are no lists"
+                )
+            })?;
+        }
+        let evaluate = plan.evaluate.iter().map(|evaluate| ("task.evaluate", &evaluate.config));
+        for (path, config) in [("task.train", &plan.train_config)].into_iter().chain(evaluate) {
+            for (key, value) in config {
+                self.require(is_of_one_sort(value), &format!("{path}.{key}"), || {
+                    format!("`{key}` must be a list of values of one sort, without lists in it: an app is handed no other")
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn cohort(&self, cohort: &CohortSpec) -> Result<(), Error> {
@@ -200,7 +237,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn key(&self, path: &str, full: &str, key: &str) -> Result<(), Error> {
+    fn named(&self, full: &str, key: &str) -> Result<(), Error> {
         let named = !key.is_empty()
             && key.len() <= KEY_LEN_MAX
             && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
@@ -209,7 +246,11 @@ impl Check<'_> {
                 "\"{}\" is not a usable key: at most {KEY_LEN_MAX} ASCII letters, digits, '.', '_' and '-'",
                 clipped(key)
             )
-        })?;
+        })
+    }
+
+    fn key(&self, path: &str, full: &str, key: &str) -> Result<(), Error> {
+        self.named(full, key)?;
         let remedy = match key {
             "trainer" => "the trainer is chosen once, by [task] trainer",
             "proximal_mu" => "it is set by [strategy] kind = \"fedprox\" with `proximal_mu`",
@@ -238,6 +279,15 @@ fn is_finite(value: &ConfigValue) -> bool {
         ConfigValue::List(values) => values.iter().all(is_finite),
         _ => true,
     }
+}
+
+/// Whether a value is no list, or a list of values of one sort; whole numbers count as real ones.
+fn is_of_one_sort(value: &ConfigValue) -> bool {
+    let ConfigValue::List(values) = value else { return true };
+    let all = |sort: fn(&ConfigValue) -> bool| values.iter().all(sort);
+    all(|value| value.as_f64().is_some())
+        || all(|value| value.as_str().is_some())
+        || all(|value| matches!(value, ConfigValue::Bool(_)))
 }
 
 fn last(path: &str) -> &str {

@@ -7,8 +7,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::source::{Lines, Section, clipped, config_value, line_of, list, nearest};
 use super::{
-    AdaptiveSpec, Better, CohortSpec, EvaluateSpec, Init, Keep, PLAN_LEN_MAX, PLAN_MARKS_MAX, Plan, StopSpec,
-    StrategyKind, StrategySpec, check,
+    AdaptiveSpec, AppSpec, Better, CohortSpec, EvaluateSpec, Init, Keep, PLAN_LEN_MAX, PLAN_MARKS_MAX, Plan,
+    StopSpec, StrategyKind, StrategySpec, check,
 };
 use crate::stage::ClipBound;
 use crate::{ConfigMap, Error};
@@ -24,6 +24,7 @@ impl Plan {
     /// | `[strategy]` `kind` | `"fedavg"` |
     /// | `[cohort]` `min`, `fraction`, `quorum`, `deadline` | `2`, `1.0`, `1.0`, none |
     /// | `attempts`, `examples_max` | `3`, `1e12` |
+    /// | `[task]` `trainer`, `app` | none: the site's only one, no app |
     /// | `[task.evaluate]` `every`, `metric`, `better` | `1`, `"accuracy"`, by the metric (`accuracy`, `loss`) |
     /// | `[stop]` `patience`, `min_delta` | required, `0.0` |
     ///
@@ -107,6 +108,7 @@ fn plan(mut root: Section<'_, '_>) -> Result<Plan, Error> {
         strategy: strategy?,
         cohort: cohort?,
         trainer: task.text("trainer")?,
+        app: app(&mut task)?,
         init_config: free(task.section("init")?)?,
         train_config: free(task.section("train")?)?,
         evaluate: evaluate(task.section("evaluate")?)?,
@@ -124,6 +126,17 @@ fn plan(mut root: Section<'_, '_>) -> Result<Plan, Error> {
     task.finish()?;
     root.finish()?;
     Ok(plan)
+}
+
+fn app(task: &mut Section<'_, '_>) -> Result<Option<AppSpec>, Error> {
+    let source = task.text("app")?;
+    let config = task.section("app_config")?;
+    if source.is_none() && config.is_present() {
+        let message = "[task.app_config] gives an app's own settings other values, and [task] names no `app`";
+        return Err(task.refuse("app_config", message));
+    }
+    let config = free(config)?;
+    Ok(source.map(|source| AppSpec { source, config }))
 }
 
 fn keep(section: &mut Section<'_, '_>, key: &'static str) -> Result<Option<Keep>, Error> {

@@ -45,6 +45,9 @@ pub struct Plan {
     pub cohort: CohortSpec,
     /// The trainer asked for, by the name a site knows it under; `[task] trainer`.
     pub trainer: Option<String>,
+    /// The app whose own participants work on the run, if any; `[task] app`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppSpec>,
     /// Configuration of the `init` stage; `[task.init]`.
     pub init_config: ConfigMap,
     /// Configuration of the `train` stage; `[task.train]`.
@@ -53,6 +56,22 @@ pub struct Plan {
     pub evaluate: Option<EvaluateSpec>,
     /// Early stopping, if any; `[stop]`.
     pub stop: Option<StopSpec>,
+}
+
+/// An app that participants of another stack run, in place of a trainer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppSpec {
+    /// Its directory or its bundle, beside the plan; `[task] app`.
+    pub source: String,
+    /// Settings of the app's own that this run gives other values; `[task.app_config]`.
+    pub config: ConfigMap,
+}
+
+impl Plan {
+    /// Whether participants that have trainers work on it.
+    pub fn is_for_trainers(&self) -> bool {
+        self.app.is_none() || self.trainer.is_some()
+    }
 }
 
 /// How long something is kept.

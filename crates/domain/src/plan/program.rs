@@ -178,6 +178,7 @@ mod tests {
                 examples_max: 1e9,
             },
             trainer: Some("mlp".to_owned()),
+            app: None,
             init_config: ConfigMap::from([("seed".to_owned(), ConfigValue::Int(1))]),
             train_config: ConfigMap::from([("epochs".to_owned(), ConfigValue::Int(5))]),
             evaluate: None,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{AdaptiveSpec, Better, Init, Keep, Plan, StrategyKind};
+use super::{AdaptiveSpec, AppSpec, Better, Init, Keep, Plan, StrategyKind};
 use crate::stage::ClipBound;
 use crate::{ConfigMap, ConfigValue};
 
@@ -15,12 +15,20 @@ impl Plan {
             ("strategy", self.strategy_line()),
             ("cohort", self.cohort_line()),
             ("closes", self.closes_line()),
-            ("trainer", self.trainer.clone().unwrap_or_else(|| "the site's only one".to_owned())),
             ("train", config(&self.train_config)),
             ("evaluate", self.evaluate_line()),
             ("stops", self.stops_line()),
             ("keeps", format!("updates {}, models {}", kept(self.keep_updates), kept(self.keep_models))),
         ];
+        let mut workers = Vec::new();
+        if self.is_for_trainers() {
+            workers
+                .push(("trainer", self.trainer.clone().unwrap_or_else(|| "the site's only one".to_owned())));
+        }
+        if let Some(app) = &self.app {
+            workers.push(("app", app.line()));
+        }
+        drop(rows.splice(5..5, workers));
         if self.init == Init::Trainer && !self.init_config.is_empty() {
             rows.insert(2, ("init", config(&self.init_config)));
         }
@@ -131,6 +139,13 @@ impl Plan {
                 stop.min_delta
             ),
         }
+    }
+}
+
+impl AppSpec {
+    fn line(&self) -> String {
+        let AppSpec { source, config: own } = self;
+        if own.is_empty() { source.clone() } else { format!("{source}, with {}", config(own)) }
     }
 }
 

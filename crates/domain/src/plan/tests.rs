@@ -66,6 +66,7 @@ fn a_minimal_plan_has_the_documented_defaults() {
             examples_max: 1e12,
         },
         trainer: None,
+        app: None,
         init_config: ConfigMap::new(),
         train_config: ConfigMap::new(),
         evaluate: None,
@@ -180,6 +181,40 @@ fn a_foreign_parameter_is_refused_with_its_owners() {
     refused("[strategy]\nproximal_mu = 0.9\n", 5, &["of fedavg", "fedprox"]);
     refused("[strategy]\nkind = \"fedadagrad\"\nbeta2 = 0.9\n", 6, &["of fedadagrad", "fedadam, fedyogi"]);
     refused("[strategy]\nkind = \"krum\"\ntrim_share = 0.1\n", 6, &["trimmed-mean"]);
+}
+
+#[test]
+fn an_app_takes_the_place_of_a_trainer_or_works_beside_one() {
+    let model = "[model]\ninit = \"a.npz\"\n";
+    let plan =
+        parsed(&format!("{model}[task]\napp = \"apps/judged\"\n[task.app_config]\nlr = 0.5\nmode = \"x\"\n"));
+    let app = plan.app.clone().unwrap();
+    assert_eq!((app.source.as_str(), app.config.len()), ("apps/judged", 2));
+    assert!(!plan.is_for_trainers());
+    assert!(
+        plan.summary().contains("app       apps/judged, with lr = 0.5, mode = \"x\"\n"),
+        "{}",
+        plan.summary()
+    );
+    assert!(!plan.summary().contains("trainer  "), "{}", plan.summary());
+    let both = parsed(&format!("{model}[task]\napp = \"a.fab\"\ntrainer = \"mlp\"\n"));
+    assert!(both.is_for_trainers() && both.summary().contains("trainer   mlp\napp       a.fab\n"));
+    let kept = serde_json::to_string(&parsed("")).unwrap();
+    assert!(!kept.contains("\"app\""), "a plan without one is kept as before: {kept}");
+    assert_eq!(serde_json::from_str::<Plan>(&kept).unwrap().app, None);
+}
+
+#[test]
+fn what_an_app_cannot_do_is_refused_with_the_line() {
+    refused("[task]\napp = \"a.fab\"\n", 5, &["an app initialises no model", "init.safetensors"]);
+    refused("[task]\napp = \"a.fab\"\n[model]\ninit = \"trainer\"\n", 7, &["an app initialises no model"]);
+    refused("[task]\napp = \"\"\n", 5, &["directory or its .fab"]);
+    refused("[task.app_config]\nlr = 0.5\n", 4, &["names no `app`"]);
+    let app = "[model]\ninit = \"a.npz\"\n[task]\napp = \"a.fab\"\n";
+    refused(&format!("{app}[task.app_config]\nlr = [0.5]\n"), 9, &["`lr`", "no lists"]);
+    refused(&format!("{app}[task.train]\nx = [1, \"a\"]\n"), 9, &["`x`", "one sort"]);
+    refused(&format!("{app}[task.evaluate]\nx = [[1]]\n"), 9, &["`x`", "one sort"]);
+    parsed(&format!("{app}[task.train]\nx = [1, 2.5]\ny = []\nz = [\"a\"]\n"));
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub(crate) fn plan() -> Plan {
             examples_max: 1e9,
         },
         trainer: None,
+        app: None,
         init_config: ConfigMap::new(),
         train_config: ConfigMap::new(),
         evaluate: None,

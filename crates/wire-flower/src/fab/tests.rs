@@ -247,3 +247,25 @@ fn the_project_is_read_as_upstream_reads_it() {
     let deep = format!("{PROJECT}[tool.flwr.app.config{}]\nx = 1\n", ".a".repeat(100_000));
     assert!(matches!(project(deep), Err(FabError::Project { .. })));
 }
+
+#[test]
+fn a_directory_becomes_the_bundle_that_upstreams_command_would_make() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/interop/flower/app");
+    let bundle = build(&dir).unwrap();
+    let fab = check(&bundle).unwrap();
+    assert_eq!((fab.id.as_str(), fab.client_app.as_deref()), ("sheaf/judged", Some("judged.client_app:app")));
+    assert_eq!(build(&dir).unwrap(), bundle, "the same files are the same bundle");
+    let archive = zip::ZipArchive::new(Cursor::new(bundle)).unwrap();
+    let names: Vec<&str> = archive.file_names().collect();
+    let expected = [
+        "pyproject.toml",
+        "judged/__init__.py",
+        "judged/client_app.py",
+        "judged/content.py",
+        "judged/server_app.py",
+        ".info/CONTENT",
+    ];
+    assert_eq!(names, expected);
+    let missing = build(&dir.join("judged")).unwrap_err();
+    assert!(missing.starts_with("pyproject.toml cannot be read"), "{missing}");
+}

@@ -222,7 +222,8 @@ impl World {
         let plan = format!(
             "[run]\nname = \"test\"\nrounds = {rounds}\n[model]\ninit = \"first.safetensors\"\n[cohort]\nmin = {min}\n{cohort}"
         );
-        let request = CreateRun { plan, init: Some(init), upload: Some("first".to_owned()), from: None };
+        let request =
+            CreateRun { plan, init: Some(init), upload: Some("first".to_owned()), app: None, from: None };
         self.handle.create_run(&self.operator, request).await.unwrap()
     }
 

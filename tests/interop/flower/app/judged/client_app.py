@@ -3,6 +3,7 @@
 import math
 import time
 
+import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -34,7 +35,32 @@ def train(message: Message, context: Context) -> Message:
         arrays = {name: array + array.dtype.type(partition_of(context) + 1) for name, array in arrays.items()}
     else:
         arrays = {name: content.shifted(array, rng) for name, array in arrays.items()}
-    return reply(message, context, arrays=content.record_of(arrays), loss=loss_of(arrays))
+    loss = loss_of(arrays)
+    if context.run_config["mode"] == "fault":
+        arrays = faulty(arrays, context)
+    return reply(message, context, arrays=content.record_of(arrays), loss=loss)
+
+
+def faulty(arrays, context: Context):
+    """What the run asks one of its partitions to answer instead."""
+    if partition_of(context) != int(context.run_config["fault-partition"]):
+        return arrays
+    fault = context.run_config["fault"]
+    if fault == "raise":
+        raise ValueError("the data cannot be read")
+    name = "matrix.float32"
+    changed = {
+        "nan": lambda array: np.where(np.arange(array.size).reshape(array.shape) == 7, np.float32(np.nan), array),
+        "dtype": lambda array: array.astype(np.float64),
+        "shape": lambda array: array.reshape(-1),
+        "fortran": np.asfortranarray,
+        "big-endian": lambda array: array.astype(">f4"),
+    }
+    if fault == "missing":
+        return {other: array for other, array in arrays.items() if other != name}
+    if fault == "reversed":
+        return dict(reversed(arrays.items()))
+    return arrays | {name: changed[fault](arrays[name])}
 
 
 @app.train("mixed")

@@ -110,8 +110,13 @@ pub(super) async fn exchange(args: Args, json: bool) -> anyhow::Result<()> {
     let kits = server.invite(&place, args.clients).await?;
     let mut operator = server.operator()?;
     let (manifest, upload) = upload(&mut operator, &model, args.seed).await?;
-    let body =
-        CreateRunBody { plan: plan(&args), init: Some(manifest.clone()), upload: Some(upload), from: None };
+    let body = CreateRunBody {
+        plan: plan(&args),
+        init: Some(manifest.clone()),
+        upload: Some(upload),
+        app: None,
+        from: None,
+    };
     let CreatedRun { run } = operator.post("/runs", &body).await?;
     let party = Party {
         kits,
