@@ -75,7 +75,7 @@ impl World {
     /// Starts a run; `plan` is what stands behind its first section.
     pub(crate) async fn run(&self, rounds: u32, plan: &str) -> RunId {
         let plan = format!("[run]\nname = \"x\"\nrounds = {rounds}\n{plan}");
-        let request = CreateRun { plan, init: None, upload: None, from: None };
+        let request = CreateRun { plan, init: None, upload: None, from: None, app: None };
         self.handle.create_run(&self.operator, request).await.unwrap()
     }
 
