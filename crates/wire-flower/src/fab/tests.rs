@@ -256,7 +256,7 @@ fn a_directory_becomes_the_bundle_that_upstreams_command_would_make() {
     assert_eq!((fab.id.as_str(), fab.client_app.as_deref()), ("sheaf/judged", Some("judged.client_app:app")));
     assert_eq!(build(&dir).unwrap(), bundle, "the same files are the same bundle");
     let archive = zip::ZipArchive::new(Cursor::new(bundle)).unwrap();
-    let names: Vec<&str> = archive.file_names().collect();
+    let names: Vec<_> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
     let expected = [
         "pyproject.toml",
         "judged/__init__.py",
