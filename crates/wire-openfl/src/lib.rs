@@ -4,4 +4,7 @@
 //!
 //! Source: observed with openfl 1.9.
 
+pub mod fields;
 pub mod proto;
+pub mod results;
+pub mod tensors;
