@@ -8,4 +8,5 @@ pub mod fields;
 pub mod plan;
 pub mod proto;
 pub mod results;
+pub mod state;
 pub mod tensors;
