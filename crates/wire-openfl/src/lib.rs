@@ -5,6 +5,7 @@
 //! Source: observed with openfl 1.9.
 
 pub mod fields;
+pub mod header;
 pub mod plan;
 pub mod proto;
 pub mod results;
