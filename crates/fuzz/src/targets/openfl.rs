@@ -8,7 +8,7 @@ use sheaf_wire_openfl::proto::openfl::aggregator::TaskResults;
 use sheaf_wire_openfl::proto::{ModelProto, NamedTensor};
 use sheaf_wire_openfl::results::{Part, ResultsReader};
 use sheaf_wire_openfl::state::ModelReader;
-use sheaf_wire_openfl::tensors::{self, Decoder, Head, Limits, Pipeline};
+use sheaf_wire_openfl::tensors::{self, Decoder, Limits, Pipeline};
 
 use crate::form::Form;
 use crate::target::{Ceiling, Probe, Target, Verdict};

@@ -134,7 +134,9 @@ impl Writer {
         let indent = place.map_or(0, |place| place.indent + 2);
         for (key, value) in ordered(map) {
             let text = plain(&key.value);
-            let is_short = text.chars().count() <= KEY_LEN_MAX;
+            // Beyond a thousand escaped characters no YAML reader takes it for a key.
+            let escaped: usize = text.chars().map(|c| if (' '..='~').contains(&c) { 1 } else { 10 }).sum();
+            let is_short = text.chars().count() <= KEY_LEN_MAX && escaped <= 1_000;
             if !is_short || text.is_empty() || text.contains(['\n', '\u{85}', '\u{2028}', '\u{2029}']) {
                 return Err(KeyError { line: key.line });
             }

@@ -67,6 +67,7 @@ pub(super) fn with_defaults(plan: Node) -> Result<Node, PlanError> {
         return Err(PlanError::value("plan", "sections", line, "a mapping"));
     };
     let names: Vec<Node> = sections.iter().map(|(name, _)| name.clone()).collect();
+    let known = yaml::parse(DEFAULTS).map_err(PlanError::Yaml)?;
     // Above every identity of the file.
     let mut identities = u32::MAX / 2;
     for name in names {
@@ -83,14 +84,19 @@ pub(super) fn with_defaults(plan: Node) -> Result<Node, PlanError> {
             map.set(Node::of_text("settings"), empty);
         }
         if let Some(file) = map.remove("defaults").filter(|file| file.value != Value::Null) {
-            *map = laid_down(std::mem::take(map), key, &file, &mut identities)?;
+            *map = laid_down(std::mem::take(map), key, &file, &known, &mut identities)?;
         }
     }
     Ok(Node { value: Value::Map(sections), ..plan })
 }
 
-fn laid_down(section: Map, name: &str, file: &Node, identities: &mut u32) -> Result<Map, PlanError> {
-    let known = yaml::parse(DEFAULTS).map_err(PlanError::Yaml)?;
+fn laid_down(
+    section: Map,
+    name: &str,
+    file: &Node,
+    known: &Node,
+    identities: &mut u32,
+) -> Result<Map, PlanError> {
     let found = file.text().and_then(|path| known.map()?.get(path)).and_then(Node::map);
     let Some(found) = found else {
         return Err(PlanError::value(name, "defaults", file.line, "a file of upstream's plan/defaults"));

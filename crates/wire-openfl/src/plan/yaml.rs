@@ -6,6 +6,8 @@
 //!
 //! Source: YAML 1.1; PyYAML 6.0.
 
+use std::collections::BTreeMap;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
 use super::scalar;
@@ -14,6 +16,8 @@ use super::scalar;
 pub const FILE_LEN_MAX: usize = 1_024 * 1_024;
 /// The deepest nesting.
 pub const DEPTH_MAX: usize = 32;
+/// The most keys of a mapping.
+pub const KEYS_MAX: usize = 1_024;
 /// The most values, aliases counted as what they stand for.
 pub const NODES_MAX: usize = 100_000;
 
@@ -176,7 +180,7 @@ struct MapParts {
 #[derive(Default)]
 struct Builder {
     open: Vec<Open>,
-    anchors: Vec<(usize, Node)>,
+    anchors: BTreeMap<usize, Node>,
     root: Option<Node>,
     documents: usize,
     identities: u32,
@@ -210,8 +214,7 @@ impl Builder {
                 self.place(Node { line, identity: 0, value }, anchor)
             }
             Event::Alias(anchor) => {
-                let known = self.anchors.iter().rev().find(|(known, _)| *known == anchor);
-                let node = known.map(|(_, node)| node.clone());
+                let node = self.anchors.get(&anchor).cloned();
                 // Not there: the anchor is that of a container around it.
                 self.place(node.ok_or_else(|| refused(line, "the value contains itself"))?, 0)
             }
@@ -263,7 +266,7 @@ impl Builder {
             return Err(refused(node.line, format!("there are more than {NODES_MAX} values")));
         }
         if anchor != 0 {
-            self.anchors.push((anchor, node.clone()));
+            self.anchors.insert(anchor, node.clone());
         }
         let Some(open) = self.open.last_mut() else {
             self.root = Some(node);
@@ -274,6 +277,9 @@ impl Builder {
             return Ok(());
         };
         match map.key.take() {
+            None if map.own.0.len() >= KEYS_MAX => {
+                Err(refused(node.line, format!("a mapping has more than {KEYS_MAX} keys")))
+            }
             None if node.identity != 0 => Err(refused(node.line, "a key is no scalar")),
             None => {
                 map.key = Some(node);
@@ -350,5 +356,7 @@ mod tests {
         }
         assert!(parse(&text).expect_err("a bomb").reason.contains("values"));
         assert!(parse(&"[".repeat(100)).expect_err("too deep").reason.contains("nested"));
+        let keys: String = (0..2_000).map(|at| format!("k{at}: 1\n")).collect();
+        assert_eq!(parse(&keys).expect_err("too many").line, KEYS_MAX + 1);
     }
 }
