@@ -16,7 +16,7 @@ pub mod yaml;
 
 pub use identity::Identity;
 pub use model::{
-    Aggregation, Aggregator, Assigner, Collaborators, Group, Network, Plan, Straggler, Task, Transport,
+    Aggregation, Assigner, Collaborators, Federation, Group, Network, Plan, Straggler, Task, Transport,
 };
 
 use yaml::{Node, Value, YamlError};
@@ -104,9 +104,9 @@ fn resolve(plan: &mut Node, fqdn: &str) -> Result<(), PlanError> {
 
 fn network<'p>(plan: &'p mut Node, key: &str) -> Option<&'p mut Node> {
     let Value::Map(sections) = &mut plan.value else { return None };
-    let Value::Map(section) = &mut sections.get_mut("network")?.value else { return None };
-    let Value::Map(settings) = &mut section.get_mut("settings")?.value else { return None };
-    settings.get_mut(key)
+    let Value::Map(section) = &mut sections.value_mut("network")?.value else { return None };
+    let Value::Map(settings) = &mut section.value_mut("settings")?.value else { return None };
+    settings.value_mut(key)
 }
 
 #[cfg(test)]

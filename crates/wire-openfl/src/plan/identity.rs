@@ -72,7 +72,7 @@ pub(super) fn with_defaults(plan: Node) -> Result<Node, PlanError> {
     let mut identities = u32::MAX / 2;
     for name in names {
         let key = name.text().unwrap_or_default();
-        let Some(section) = sections.get_mut(key) else {
+        let Some(section) = sections.value_mut(key) else {
             return Err(PlanError::value("plan", "section", name.line, "a text as its name"));
         };
         let Value::Map(map) = &mut section.value else {
@@ -106,7 +106,7 @@ fn laid_down(
     };
     for (key, value) in section.iter() {
         // Settings are laid over those of the file one by one; when it has none, they stay.
-        let below = defaults.get_mut("settings").filter(|_| key.text() == Some("settings"));
+        let below = defaults.value_mut("settings").filter(|_| key.text() == Some("settings"));
         match (below.map(|below| &mut below.value), value.map()) {
             (Some(Value::Map(below)), Some(settings)) => {
                 for (key, value) in settings.iter() {

@@ -11,7 +11,7 @@ use crate::tensors::Pipeline;
 pub struct Plan {
     pub identity: Identity,
     pub collaborators: Collaborators,
-    pub aggregator: Aggregator,
+    pub aggregator: Federation,
     pub network: Network,
     pub assigner: Assigner,
     /// One round, of which no model is kept.
@@ -74,7 +74,7 @@ impl Collaborators {
 /// The section `aggregator`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Aggregator {
+pub struct Federation {
     pub init_state_path: String,
     pub best_state_path: String,
     pub last_state_path: String,

@@ -5,7 +5,7 @@ mod classes;
 use super::settings::{Rest, Settings};
 use super::yaml::{Map, Node, Value};
 use super::{
-    Aggregator, Assigner, Collaborators, Group, Identity, Network, Place, Plan, PlanError, Task, Transport,
+    Assigner, Collaborators, Federation, Group, Identity, Network, Place, Plan, PlanError, Task, Transport,
     shortened,
 };
 
@@ -120,7 +120,7 @@ pub(super) fn read(
     })
 }
 
-fn aggregator(plan: &Map, warnings: &mut Vec<String>) -> Result<Aggregator, PlanError> {
+fn aggregator(plan: &Map, warnings: &mut Vec<String>) -> Result<Federation, PlanError> {
     let section = section(plan, "aggregator")?;
     if section.class("openfl.component", "Aggregator")? != "Aggregator" {
         return Err(section.unknown());
@@ -140,7 +140,7 @@ fn aggregator(plan: &Map, warnings: &mut Vec<String>) -> Result<Aggregator, Plan
             "save_native_model is ignored: the task runner that would convert the model is Python".to_owned(),
         );
     }
-    let read = Aggregator {
+    let read = Federation {
         init_state_path: settings.needed_text("init_state_path")?.to_owned(),
         best_state_path: settings.needed_text("best_state_path")?.to_owned(),
         last_state_path: settings.needed_text("last_state_path")?.to_owned(),

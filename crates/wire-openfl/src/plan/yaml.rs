@@ -66,7 +66,7 @@ impl Map {
     }
 
     /// The same, to be changed.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+    pub fn value_mut(&mut self, key: &str) -> Option<&mut Node> {
         self.0.iter_mut().find(|(known, _)| known.text() == Some(key)).map(|(_, value)| value)
     }
 
