@@ -30,6 +30,7 @@ const OF_FUZZ: &[&str] = &[
     "pki",
     "wire-native",
     "wire-flower",
+    "wire-openfl",
     "admin-api",
     "server",
     "client",

@@ -6,6 +6,7 @@ mod http;
 mod join;
 mod journal;
 mod json;
+mod openfl;
 mod pki;
 mod plan;
 mod protobuf;
@@ -17,7 +18,7 @@ mod wire;
 use crate::target::{Target, Verdict};
 
 /// Every target, in the order of `cargo xtask fuzz --list`.
-pub const ALL: [Target; 22] = [
+pub const ALL: [Target; 24] = [
     protobuf::TARGET,
     json::NATIVE,
     json::ADMIN,
@@ -40,11 +41,13 @@ pub const ALL: [Target; 22] = [
     flower::FAB,
     flower_headers::TARGET,
     join::TARGET,
+    openfl::RESULTS,
+    openfl::PLAN,
 ];
 
 /// The target of a name.
 pub fn named(name: &str) -> Option<&'static Target> {
-    static TARGETS: [Target; 22] = ALL;
+    static TARGETS: [Target; 24] = ALL;
     TARGETS.iter().find(|target| target.name == name)
 }
 
