@@ -279,19 +279,19 @@ mod tests {
     #[tokio::test]
     async fn an_object_is_read_tile_by_tile_and_shared() {
         let blob = MemoryBlobs::new(ByteSize::from_mib(64));
-        let whole = stream(TILE_LEN + 1_000);
+        let whole = stream(TILE_LEN + 1_024);
         let mut writer = blob.writer(&Hold::new("object").unwrap(), whole.len() as u64).await.unwrap();
         writer.write(Bytes::from(whole.clone())).await.unwrap();
         let object = writer.finish(None).await.unwrap().digest;
         let tiles = Tiles::new(ByteSize::from_mib(32), Span::from_millis(1));
         let read =
             async |offset| tiles.read_object(&blob, &object, whole.len() as u64, offset).await.unwrap();
-        for offset in [0, 7, TILE_LEN - 1, TILE_LEN, TILE_LEN + 999] {
-            let end = if offset < TILE_LEN { TILE_LEN } else { TILE_LEN + 1_000 };
+        for offset in [0, 7, TILE_LEN - 1, TILE_LEN, TILE_LEN + 1_023] {
+            let end = if offset < TILE_LEN { TILE_LEN } else { TILE_LEN + 1_024 };
             assert!(read(offset).await == whole[place(offset)..place(end)], "from {offset}");
         }
         assert_eq!(read(0).await.as_ptr(), read(0).await.as_ptr());
-        assert_eq!(tiles.budget.reserved(), TILE_LEN + 1_000);
+        assert_eq!(tiles.budget.reserved(), TILE_LEN + 1_024);
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ mod quantity;
 pub mod rng;
 mod stage;
 mod status;
+mod toml_text;
 
 pub use assignment::{
     Assignment, InputSlot, Metrics, Outcome, OutputSlot, Refusal, SlotRole, Submission, SubmitOutcome,
@@ -37,3 +38,4 @@ pub use stage::{
     StageOutput, StageSpec, StageStart, Weight,
 };
 pub use status::{Missing, RoundRecord, RunPhase, RunStatus, SiteStatus, Wait};
+pub use toml_text::{TOML_MARKS_MAX, TooManyMarks, check_toml_marks};

@@ -66,6 +66,9 @@ impl Kit {
         if text.len() > KIT_LEN_MAX {
             return Err(Error::TooLarge { what: "the kit", max: KIT_LEN_MAX });
         }
+        let unread =
+            |error: sheaf_domain::TooManyMarks| Error::Kit { line: None, message: error.to_string() };
+        sheaf_domain::check_toml_marks(text).map_err(unread)?;
         check_format(text)?;
         let file: KitFile = toml::from_str(text).map_err(|error| refused(text, &error))?;
         let kit = Kit {

@@ -64,11 +64,13 @@ impl SiteConfig {
     /// # Errors
     /// [`Error::Setting`] with the line.
     pub fn parse(text: &str) -> Result<SiteConfig, Error> {
+        let whole = "the site's configuration";
+        sheaf_domain::check_toml_marks(text).map_err(|error| Error::setting(whole, error.to_string()))?;
         toml::from_str(text).map_err(|error| {
             let line =
                 error.span().map(|span| text.get(..span.start).unwrap_or(text).matches('\n').count() + 1);
             let place = line.map_or_else(String::new, |line| format!(", line {line}"));
-            Error::setting(format!("the site's configuration{place}"), error.message())
+            Error::setting(format!("{whole}{place}"), error.message())
         })
     }
 

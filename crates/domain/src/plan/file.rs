@@ -7,8 +7,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::source::{Lines, Section, clipped, config_value, line_of, list, nearest};
 use super::{
-    AdaptiveSpec, AppSpec, Better, CohortSpec, EvaluateSpec, Init, Keep, PLAN_LEN_MAX, PLAN_MARKS_MAX, Plan,
-    StopSpec, StrategyKind, StrategySpec, check,
+    AdaptiveSpec, AppSpec, Better, CohortSpec, EvaluateSpec, Init, Keep, PLAN_LEN_MAX, Plan, StopSpec,
+    StrategyKind, StrategySpec, check,
 };
 use crate::stage::ClipBound;
 use crate::{ConfigMap, Error};
@@ -59,12 +59,8 @@ impl Plan {
             let message = format!("the plan is {} bytes long; at most {PLAN_LEN_MAX} are read", text.len());
             return Err(Error::BadPlan { line: None, message });
         }
-        let marks = text.bytes().filter(|byte| matches!(byte, b'.' | b'[' | b'{')).count();
-        if marks > PLAN_MARKS_MAX {
-            let message = format!(
-                "the plan has {marks} dots and opening brackets; at most {PLAN_MARKS_MAX} are read, so that its tables stay few"
-            );
-            return Err(Error::BadPlan { line: None, message });
+        if let Err(error) = crate::check_toml_marks(text) {
+            return Err(Error::BadPlan { line: None, message: format!("the plan is not read: {error}") });
         }
         let table = DeTable::parse(text).map_err(|error| Error::BadPlan {
             line: error.span().map(|span| line_of(text, span.start)),

@@ -20,9 +20,6 @@ use crate::{ConfigMap, Span};
 pub const ROUNDS_MAX: u32 = 1_000_000;
 /// The longest plan file, in bytes.
 pub const PLAN_LEN_MAX: usize = 256 * 1024;
-/// The most dots and opening brackets and braces that the text of a plan may have, wherever they stand: each may be a table, and a
-/// table takes a thousand times its one byte.
-pub const PLAN_MARKS_MAX: usize = 1024;
 
 /// A checked plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -321,9 +321,9 @@ fn an_over_long_plan_is_not_read() {
     let deep = format!("{HEAD}[task.train]\nx = {}1{}\n", "[".repeat(9), "]".repeat(9));
     assert!(refusal(&deep).contains("deeper than 8"));
     let abyss = |depth: usize| format!("{HEAD}[task.train]\nx = {}\n", "[".repeat(depth));
-    assert!(refusal(&abyss(PLAN_MARKS_MAX - 10)).starts_with("line "));
+    assert!(refusal(&abyss(crate::TOML_MARKS_MAX - 10)).starts_with("line "));
     assert!(refusal(&abyss(50_000)).contains("opening brackets; at most 1024"));
-    let tables = format!("{HEAD}[a{}]\n", ".a".repeat(PLAN_MARKS_MAX));
+    let tables = format!("{HEAD}[a{}]\n", ".a".repeat(crate::TOML_MARKS_MAX));
     assert!(refusal(&tables).contains("opening brackets; at most 1024"));
 }
 

@@ -1,6 +1,7 @@
 //! Plans: the TOML an operator hands in.
 
-use sheaf_domain::plan::{PLAN_LEN_MAX, PLAN_MARKS_MAX, Plan};
+use sheaf_domain::TOML_MARKS_MAX;
+use sheaf_domain::plan::{PLAN_LEN_MAX, Plan};
 
 use crate::form::{self, Form};
 use crate::target::{Ceiling, Probe, Target, Verdict};
@@ -11,7 +12,7 @@ pub(super) const TARGET: Target = Target {
     about: "a plan in TOML",
     form: Form::Text(form::PLAN),
     len_max: PLAN_LEN_MAX + 1,
-    ceiling: Ceiling { per_byte: 256, constant: 64 * 1024 + PLAN_MARKS_MAX as u64 * 1024 },
+    ceiling: Ceiling { per_byte: 256, constant: 64 * 1024 + TOML_MARKS_MAX as u64 * 1024 },
     samples,
     body,
 };

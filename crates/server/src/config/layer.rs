@@ -84,6 +84,10 @@ impl Layer {
                 line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
             Error::Config { place, message: error.message().to_owned() }
         };
+        sheaf_domain::check_toml_marks(text).map_err(|error| Error::Config {
+            place: path.display().to_string(),
+            message: error.to_string(),
+        })?;
         toml::from_str::<Config>(text).map_err(refused)?;
         let table: Table = toml::from_str(text).map_err(refused)?;
         let mut values = Vec::new();

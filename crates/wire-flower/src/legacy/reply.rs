@@ -278,6 +278,9 @@ impl ReplyReader {
         if number == 0 || key > u64::from(u32::MAX) {
             return Err(ReplyError::Broken("a field has no number"));
         }
+        if key & 7 != 2 && self.is_delimited(number) {
+            return Err(ReplyError::Broken("a field has a type that is not its own"));
+        }
         self.key = key;
         self.state = match key & 7 {
             0 => {
@@ -290,6 +293,15 @@ impl ReplyReader {
             _ => return Err(ReplyError::Broken("a field has a type that is not used")),
         };
         Ok(None)
+    }
+
+    /// Whether a field of this level is one that has a length before it.
+    fn is_delimited(&self, number: u64) -> bool {
+        match self.level {
+            Level::Message => Kind::of_field(number).is_some(),
+            Level::Answer => number == 2,
+            Level::Parameters => number == 1,
+        }
     }
 
     fn fixed(&mut self, len: u64) -> Result<State, ReplyError> {

@@ -146,8 +146,8 @@ async fn a_client_that_breaks_the_protocol_is_told_why_and_dropped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_speaks_unasked_is_dropped() {
+    // There is no run, so nobody is asked.
     let world = World::start(None).await;
-    world.run(1, "").await;
     let client = world.client().await;
     client.say(fit(&[array(&[1.0])], 1)).await;
     let (status, message) = client.end().await;
