@@ -278,7 +278,7 @@ impl ReplyReader {
         if number == 0 || key > u64::from(u32::MAX) {
             return Err(ReplyError::Broken("a field has no number"));
         }
-        if key & 7 != 2 && self.is_delimited(number) {
+        if matches!(key & 7, 0 | 1 | 5) && self.is_delimited(number) {
             return Err(ReplyError::Broken("a field has a type that is not its own"));
         }
         self.key = key;
