@@ -28,7 +28,7 @@ const BACK_IN_S: i64 = 30;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where clients connect: HOST:PORT, [IPv6]:PORT.
+    /// Where clients connect: HOST:PORT; an IPv6 address stands in brackets.
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080")]
     address: String,
     /// Rounds to train.
