@@ -83,7 +83,7 @@ pub(crate) fn letter(
 /// The letters that the messages of one call are, and the objects of their trees.
 ///
 /// # Errors
-/// As [`letter`] and [`objects_of`]; a payload error when there are not as many trees as messages.
+/// A payload error that names what is wrong with a message or a tree; or when there are not as many trees as messages.
 pub fn letters_of(
     messages: &[Message],
     trees: &[ObjectTree],
