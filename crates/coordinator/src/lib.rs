@@ -35,8 +35,8 @@ mod writer;
 pub use error::Error;
 pub use handle::{
     AppHost, BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery,
-    Enrolment, Force, Handle, InviteRequest, ModelRef, RemovedRun, STATE_FILE, SiteOverview, Upload, Which,
-    WorkOrder,
+    Enrolment, Force, Handle, InviteRequest, ModelRef, RemovedRun, Room, STATE_FILE, SiteOverview, Upload,
+    Which, WorkOrder,
 };
 pub use logins::{LoginOverview, LoginRequest};
 pub use outbox::Withdrawn;

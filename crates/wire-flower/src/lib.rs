@@ -8,6 +8,7 @@
 
 mod adapter;
 mod answer;
+pub mod array;
 mod connection;
 mod control;
 pub mod coordinated;

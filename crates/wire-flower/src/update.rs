@@ -2,10 +2,10 @@
 //!
 //! What was uploaded before under the same task, by a server that was killed meanwhile, is not uploaded again. Refused by name: a tensor
 //! with more or fewer bytes than its dtype and shape say, a name that a model cannot have. Whether the tensors are the model's and
-//! finite is the gate's to say. Invariant: no more than one piece is held.
+//! finite is the gate's to say. Invariant: no more than one piece is held, in room of the budget for uploads that was waited for.
 
 use bytes::{Bytes, BytesMut};
-use sheaf_coordinator::{Error, Handle};
+use sheaf_coordinator::{Error, Handle, Room};
 use sheaf_domain::{Digest, Identity, Manifest, PIECE_LEN_DEFAULT, TaskId};
 use sheaf_tensor::TensorSpec;
 
@@ -30,6 +30,8 @@ pub(crate) struct UpdateWriter {
     /// What is still to come of the tensor begun last, in bytes.
     tensor_left: u64,
     piece: BytesMut,
+    /// Where the piece is gathered; none between two.
+    room: Option<Room>,
     pieces: Vec<Digest>,
     /// Whether pieces of this update were uploaded before; not known before the first one is full.
     resumed: Option<bool>,
@@ -45,6 +47,7 @@ impl UpdateWriter {
             specs: Vec::new(),
             tensor_left: 0,
             piece: BytesMut::new(),
+            room: None,
             pieces: Vec::new(),
             resumed: None,
         }
@@ -78,6 +81,9 @@ impl UpdateWriter {
         })?;
         let piece_len = usize::try_from(PIECE_LEN_DEFAULT).unwrap_or(usize::MAX);
         while !bytes.is_empty() {
+            if self.room.is_none() {
+                self.room = Some(self.handle.room(PIECE_LEN_DEFAULT).await?);
+            }
             let part = bytes.split_to(bytes.len().min(piece_len - self.piece.len()));
             self.piece.extend_from_slice(&part);
             if self.piece.len() == piece_len {
@@ -117,9 +123,10 @@ impl UpdateWriter {
     /// Uploads the piece that is full, or the last.
     async fn upload(&mut self) -> Result<(), UpdateError> {
         let piece = self.piece.split().freeze();
+        let Some(room) = self.room.take() else { return Ok(()) };
+        let len = piece.len() as u64;
         if self.resumed == Some(false) {
-            let len = piece.len() as u64;
-            let mut upload = self.handle.upload(&self.who, self.task, len).await?;
+            let mut upload = self.handle.upload_gathered(&self.who, self.task, len, room).await?;
             upload.write(piece).await?;
             self.pieces.push(upload.seal().await?);
             return Ok(());
@@ -128,7 +135,7 @@ impl UpdateWriter {
         let there = self.handle.missing(&self.who, self.task, &[digest]).await?.is_empty();
         self.resumed.get_or_insert(there);
         if !there {
-            let mut upload = self.handle.upload(&self.who, self.task, piece.len() as u64).await?;
+            let mut upload = self.handle.upload_gathered(&self.who, self.task, len, room).await?;
             upload.write(piece).await?;
             upload.finish(digest).await?;
         }

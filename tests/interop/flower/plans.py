@@ -71,7 +71,7 @@ class Sheaf:
         return self("logs", run)
 
 
-def write(world, *, nodes=2, app=harness.APP, strategy="fedavg", parameters="", cohort="", config=(), name="plan"):
+def write(world, *, nodes=2, app=harness.APP, strategy="fedavg", parameters="", cohort="", config=(), name="plan", trainer=""):
     """A plan of the tests' app with its first model beside it; gives its path."""
     config = CONFIG | dict(config)
     np.savez(world.directory / "init.npz", **reference.initial(config))
@@ -91,6 +91,7 @@ def write(world, *, nodes=2, app=harness.APP, strategy="fedavg", parameters="", 
         cohort,
         "[task]",
         f'app = "{app}"',
+        trainer and f'trainer = "{trainer}"',
         "[task.app_config]",
         *[f"{key} = {json.dumps(value)}" for key, value in own.items()],
         "[task.evaluate]",
@@ -99,3 +100,16 @@ def write(world, *, nodes=2, app=harness.APP, strategy="fedavg", parameters="", 
     plan = world.directory / f"{name}.toml"
     plan.write_text("\n".join(lines) + "\n")
     return plan
+
+
+class NativeSite(harness.Program):
+    """A site of ours, enrolled, that does what a partition of the app does, by its trainer `twin`."""
+
+    def __init__(self, world, sheaf, partition):
+        name = f"native-{partition}"
+        kit = world.directory / f"{name}.kit"
+        sheaf("invite", name, "--output", kit)
+        trainer = [harness.BIN / "python", pathlib.Path(__file__).with_name("twin.py"), partition, CONFIG["seed"]]
+        command = [sheaf.program, "join", kit, "--dir", world.directory / name / "site", "--trainer", "twin"]
+        command += ["--env", "PATH", "--env", "HOME", "--", *trainer]
+        super().__init__(world, name, command)

@@ -70,6 +70,17 @@ def test_a_median_of_three_and_a_bundle_of_the_stock_command(world):
     finish(world, sheaf, sheaf.start(plan), nodes=3, aggregate=reference.median)
 
 
+@pytest.mark.peer("flwr 1.42.0: SuperNode over HTTP, one model with a native site")
+def test_a_node_and_a_native_site_train_one_model(world):
+    server, _, _ = harness.federation(world, 1)
+    sheaf = plans.Sheaf(world, server)
+    site = plans.NativeSite(world, sheaf, 1).start()
+    run = sheaf.start(plans.write(world, trainer="twin"))
+    finish(world, sheaf, run)
+    assert {site["site"].split("-")[0] for site in sheaf.status(run)["sites"]} == {"key", "native"}
+    assert site.alive()
+
+
 @pytest.mark.parametrize("strategy,parameters", [("fedadam", ""), ("fedprox", "proximal_mu = 0.5")])
 def test_another_strategy_completes(world, strategy, parameters):
     server, _, _ = harness.federation(world, 2)

@@ -41,7 +41,7 @@ impl Handle {
         };
         let hold = body_hold(who, upload)?;
         self.open_body_upload(who, &hold)?;
-        self.reserve(hold, len, BODIES_LEN_MAX, of).await
+        self.reserve(hold, len, BODIES_LEN_MAX, of, None).await
     }
 
     /// Bounds how many uploads of bodies a sender has open.

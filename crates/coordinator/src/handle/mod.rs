@@ -39,7 +39,7 @@ pub use overview::SiteOverview;
 pub use records::{BLOBS_DIR, BackupReport, COMPLETE_FILE, STATE_FILE};
 pub use removal::{Force, RemovedRun};
 pub use sites::{Beat, BeatReply, Delivery, WorkOrder};
-pub use uploads::Upload;
+pub use uploads::{Room, Upload};
 
 pub(crate) use mail::{expired_mail, waiting_mail};
 

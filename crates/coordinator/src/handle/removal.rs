@@ -79,6 +79,9 @@ impl Handle {
         for task in tasks {
             self.shared.release(&task_hold(task)?).await;
         }
+        if let Err(error) = Relays::of(&self.shared)?.remove_companion(who, run).await {
+            tracing::warn!(%run, %error, "what went along with the removed run stays: remove relay-{run}");
+        }
         Ok(removed)
     }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sheaf_blob::{Hold, ObjectWriter};
-use sheaf_domain::{Assignment, Digest, Identity, Manifest, OutputSlot, Role, RunId, SiteName, TaskId};
+use sheaf_domain::{
+    Assignment, Digest, ErrorKind, Identity, Manifest, OutputSlot, Role, RunId, SiteName, TaskId,
+};
 use sheaf_engine::TaskStanding;
 
 use crate::budget::Reservation;
@@ -27,6 +29,13 @@ pub struct Upload {
     vetting: Vetting,
     shared: Arc<Shared>,
     _reservation: Reservation,
+}
+
+/// Room for a piece that is gathered before it is uploaded; given back when dropped.
+#[derive(Debug)]
+pub struct Room {
+    len: u64,
+    reservation: Reservation,
 }
 
 /// Whose piece it is.
@@ -151,12 +160,56 @@ impl Handle {
     /// # Cancel safety
     /// Safe: a dropped call keeps nothing.
     pub async fn upload(&self, who: &Identity, task: TaskId, len: u64) -> Result<Upload, Error> {
+        self.upload_within(who, task, len, None).await
+    }
+
+    /// Waits, for as long as it takes, until a front-end may gather `len` bytes of a piece that its peer does not cut itself.
+    ///
+    /// # Errors
+    /// Unavailable when the server ends.
+    /// # Cancel safety
+    /// Safe: a dropped call keeps nothing.
+    pub async fn room(&self, len: u64) -> Result<Room, Error> {
+        loop {
+            match self.shared.budget.reserve(len).await {
+                Err(error) if error.kind() == ErrorKind::Exhausted => {}
+                reserved => return reserved.map(|reservation| Room { len, reservation }),
+            }
+        }
+    }
+
+    /// [`Handle::upload`] of a piece that was gathered in `room`.
+    ///
+    /// # Errors
+    /// As [`Handle::upload`], but for too many bytes in flight; invalid argument for more bytes than the room is for.
+    /// # Cancel safety
+    /// Safe: a dropped call keeps nothing.
+    pub async fn upload_gathered(
+        &self,
+        who: &Identity,
+        task: TaskId,
+        len: u64,
+        room: Room,
+    ) -> Result<Upload, Error> {
+        if len > room.len {
+            return Err(Error::invalid(format!("{len} bytes were gathered in room for {}", room.len)));
+        }
+        self.upload_within(who, task, len, Some(room)).await
+    }
+
+    async fn upload_within(
+        &self,
+        who: &Identity,
+        task: TaskId,
+        len: u64,
+        room: Option<Room>,
+    ) -> Result<Upload, Error> {
         let (run, standing) = self.open_task(who, task).await?;
         let hold = task_hold(task)?;
         self.touch(&who.name, None).await?;
         let of = Source::Task { run, task, site: who.name.clone() };
         let expected = self.expected(&standing)?;
-        let upload = self.reserve(hold, len, self.allowed_bytes(&expected), of).await?;
+        let upload = self.reserve(hold, len, self.allowed_bytes(&expected), of, room).await?;
         Ok(Upload { vetting: Vetting::of(expected.iter().flatten().map(|model| &**model)), ..upload })
     }
 
@@ -170,7 +223,7 @@ impl Handle {
     pub async fn operator_upload(&self, who: &Identity, upload: &str, len: u64) -> Result<Upload, Error> {
         self.authorise(who, Role::Operator)?;
         let allowed = self.shared.settings.init_model_max.as_bytes();
-        self.reserve(upload_hold(upload)?, len, allowed, Source::Operator).await
+        self.reserve(upload_hold(upload)?, len, allowed, Source::Operator, None).await
     }
 
     pub(super) async fn reserve(
@@ -179,8 +232,9 @@ impl Handle {
         len: u64,
         allowed: u64,
         of: Source,
+        room: Option<Room>,
     ) -> Result<Upload, Error> {
-        let reserved = self.reserve_room(&hold, len, allowed).await;
+        let reserved = self.reserve_room(&hold, len, allowed, room).await;
         let (writer, reservation) = reserved.inspect_err(|error| note(&self.shared, &of, error))?;
         let (vetting, shared) = (Vetting::default(), Arc::clone(&self.shared));
         Ok(Upload { writer, len, hold, of, vetting, shared, _reservation: reservation })
@@ -191,6 +245,7 @@ impl Handle {
         hold: &Hold,
         len: u64,
         allowed: u64,
+        room: Option<Room>,
     ) -> Result<(Box<dyn ObjectWriter>, Reservation), Error> {
         if len > PIECE_LEN_MAX {
             return Err(Error::invalid(format!(
@@ -203,7 +258,10 @@ impl Handle {
                 format!("{present} bytes are uploaded and {len} more exceed the {allowed} allowed here");
             return Err(Error::invalid(message));
         }
-        let reservation = self.shared.budget.reserve(len).await?;
+        let reservation = match room {
+            Some(room) => room.reservation,
+            None => self.shared.budget.reserve(len).await?,
+        };
         Ok((self.shared.blob.writer(hold, len).await?, reservation))
     }
 

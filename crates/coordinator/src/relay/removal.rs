@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use sheaf_domain::{Identity, RunId};
+use sheaf_relay::{Event, Outcome, Rejected, Relay};
 use tokio::sync::oneshot;
 
 use super::Relays;
@@ -57,6 +58,11 @@ impl Relays {
     /// # Errors
     /// Not found; conflict when the run goes on, or is set aside, and `force` does not say that it may go nevertheless.
     pub(crate) async fn remove(&self, who: &Identity, run: RunId, force: Force) -> Result<RemovedRun, Error> {
+        if self.shared.knows(run) {
+            return Err(Error::conflict(format!(
+                "relayed run {run} goes along with the run of that id; remove that"
+            )));
+        }
         let set_aside = self.core.broken.has(run);
         if !set_aside {
             let over = self.slot(run)?.read(|state| state.application().phase.is_over())?;
@@ -97,6 +103,30 @@ impl Relays {
             }
             (Err(error), None) => Err(error),
         }
+    }
+
+    /// Removes what went along with a coordinated run that is gone, if anything did.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub(crate) async fn remove_companion(&self, who: &Identity, run: RunId) -> Result<(), Error> {
+        if self.core.broken.has(run) {
+            return self.remove(who, run, Force::Yes).await.map(drop);
+        }
+        let Ok(slot) = self.slot(run) else { return Ok(()) };
+        if !slot.read(Relay::is_coordinated)? {
+            return Ok(());
+        }
+        // It would end by itself before long.
+        self.transact(run, |transaction| {
+            let details = "its run was removed".to_owned();
+            match transaction.apply(Event::Ended { outcome: Outcome::Failed, details }) {
+                Ok(()) | Err(Rejected::Over) => Ok(()),
+                Err(rejected) => Err(rejected.into()),
+            }
+        })
+        .await?;
+        self.remove(who, run, Force::No).await.map(drop)
     }
 
     async fn detach(&self, run: RunId) -> Result<TakenOut, Error> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sheaf_coordinator::{AppHost, CreateRun, Error, Reply};
+use sheaf_coordinator::{AppHost, CreateRun, Error, Force, Reply};
 use sheaf_domain::{ConfigMap, Digest, Identity, Manifest, Principal, RunId, Span};
 use sheaf_pki::{PublicKey, SiteKey};
 use sheaf_relay::{LetterDraft, ObjectDraft, Outcome, Phase};
@@ -136,6 +136,12 @@ async fn a_run_and_its_companion_end_together(backend: Backend) {
     assert!(!world.relays.stop(&world.operator, other).await.unwrap());
     let refused = world.handle.extend(&world.operator, other, 1).await.unwrap_err();
     assert!(refused.to_string().contains("not extended"), "{refused}");
+    let apart = world.handle.remove_relayed(&world.operator, other, Force::Yes).await.unwrap_err();
+    assert!(apart.to_string().contains("goes along with the run"), "{apart}");
+    world.handle.remove_run(&world.operator, other, Force::No).await.unwrap();
+    assert!(world.relays.overview(other).is_err(), "its companion goes with it");
+    world.restart().await;
+    assert!(world.relays.overview(other).is_err());
 }
 
 async fn a_letter_of_the_server_is_found_again_and_taken_back(backend: Backend) {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use prost::Message as _;
 use sheaf_tensor::{Dtype, TensorSpec, npy};
+use sheaf_wire_flower::array::ArrayReader;
 use sheaf_wire_flower::frames::grpc_frame;
-use sheaf_wire_flower::legacy::array::{ArrayReader, Step};
 use sheaf_wire_flower::legacy::reply::{Part, Reply, ReplyReader};
 use sheaf_wire_flower::proto::client_message::{
     DisconnectRes, EvaluateRes, FitRes, GetParametersRes, GetPropertiesRes, Msg,
@@ -89,17 +89,13 @@ fn check_array(file: &[u8], step: usize) -> bool {
 }
 
 fn array(file: &[u8], step: usize) -> Option<(Dtype, sheaf_tensor::Shape, Vec<u8>)> {
-    let mut reader = ArrayReader::new(file.len() as u64);
-    let mut found = None;
+    let mut reader = ArrayReader::default();
+    let mut elements = Vec::new();
     for piece in file.chunks(step) {
-        match reader.feed(Bytes::copy_from_slice(piece)).ok()? {
-            Step::More | Step::Held => {}
-            Step::Begin(dtype, shape, first) => found = Some((dtype, shape, first.to_vec())),
-            Step::Elements(next) => found.as_mut()?.2.extend_from_slice(&next),
-        }
+        elements.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece)).ok()?);
     }
-    let held = reader.end().ok()?.map(|(dtype, shape, elements)| (dtype, shape, elements.to_vec()));
-    held.or(found)
+    let (dtype, shape) = reader.head().map(|head| (head.dtype, head.shape.clone()))?;
+    reader.finish().ok().map(|()| (dtype, shape, elements))
 }
 
 fn encoded(reply: &Reply) -> Vec<u8> {

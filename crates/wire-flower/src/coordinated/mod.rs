@@ -5,7 +5,6 @@
 //! messages the relayed run's beside it.
 
 mod agent;
-pub mod elements;
 mod host;
 mod models;
 mod pursuit;

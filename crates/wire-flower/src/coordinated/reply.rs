@@ -12,10 +12,10 @@ use sheaf_coordinator::{Found, Handed, Handle, ObjectReader, Relays};
 use sheaf_domain::{
     Digest, Identity, Manifest, Metrics, Principal, Refusal, SlotName, Submission, SubmittedSlot, TaskId,
 };
-use sheaf_tensor::TensorSpec;
+use sheaf_tensor::{TensorSpec, npy};
 
-use super::elements::Elements;
 use super::records::{ARRAY_STYPE, measured, shown, split};
+use crate::array::ArrayReader;
 use crate::proto;
 use crate::update::{UpdateError, UpdateWriter};
 
@@ -159,7 +159,9 @@ impl<'a> ReplyReader<'a> {
             )));
         }
         writer.tensor(spec.clone()).map_err(ReplyError::from)?;
-        let mut elements = Elements::new(spec.clone());
+        let named = |what: &dyn std::fmt::Display| ArrayError::Other(format!("tensor {name:?}: {what}"));
+        let mut file = ArrayReader::default();
+        let mut is_checked = false;
         for child_idx in about.arraychunk_ids {
             let chunk = self.children(&array).get(child_idx).copied();
             let chunk = chunk.ok_or_else(|| {
@@ -173,13 +175,17 @@ impl<'a> ReplyReader<'a> {
                 } else {
                     bytes
                 };
-                let ready = elements.feed(bytes).map_err(ArrayError::Other)?;
+                let ready = file.feed(bytes).map_err(|error| named(&error))?;
+                if let Some(head) = file.head().filter(|_| !is_checked) {
+                    check_head(head, spec).map_err(|other| named(&other))?;
+                    is_checked = true;
+                }
                 if !ready.is_empty() {
                     writer.write(ready).await.map_err(ReplyError::from)?;
                 }
             }
         }
-        elements.finish().map_err(ArrayError::Other)
+        file.finish().map_err(|error| named(&error))
     }
 
     fn children(&self, object: &Digest) -> &[Digest] {
@@ -234,6 +240,17 @@ struct About {
     arraychunk_ids: Vec<usize>,
 }
 
+/// Whether an array is the model's tensor, as its file says.
+fn check_head(head: &npy::Head, expected: &TensorSpec) -> Result<(), String> {
+    if head.dtype != expected.dtype {
+        return Err(format!("it is {}, expected {}", head.dtype, expected.dtype));
+    }
+    if head.shape != expected.shape {
+        return Err(format!("it has shape {}, expected {}", head.shape, expected.shape));
+    }
+    Ok(())
+}
+
 enum ArrayError {
     /// The array is not the model's.
     Other(String),
@@ -257,4 +274,28 @@ impl From<UpdateError> for ReplyError {
 
 fn malformed(message: impl Into<String>) -> ReplyError {
     ReplyError::Refused(Refusal::Malformed { message: message.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_tensor::{Dtype, Shape};
+
+    use super::*;
+
+    #[test]
+    fn another_array_than_the_models_is_told_apart() {
+        let shape = |dims: &[u64]| Shape::new(dims.to_vec()).unwrap();
+        let head = |dtype, dims| npy::Head {
+            dtype,
+            shape: shape(dims),
+            is_big_endian: false,
+            is_fortran: false,
+            len: 128,
+        };
+        let expected = TensorSpec::new("w", Dtype::F32, [2]).unwrap();
+        assert_eq!(check_head(&head(Dtype::F32, &[2]), &expected), Ok(()));
+        let refused = |dtype, dims| check_head(&head(dtype, dims), &expected).unwrap_err();
+        assert_eq!(refused(Dtype::F64, &[2]), "it is f64, expected f32");
+        assert_eq!(refused(Dtype::F32, &[1, 2]), "it has shape [1, 2], expected [2]");
+    }
 }

@@ -6,7 +6,6 @@
 //! who may reach the listener takes part. Source: `transport.proto`, observed with flwr 1.42.0 and 1.39.0.
 
 mod agent;
-pub mod array;
 mod history;
 mod order;
 mod places;

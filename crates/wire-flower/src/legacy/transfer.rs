@@ -9,10 +9,10 @@ use sheaf_tensor::{Dtype, Shape, TensorSpec};
 use tokio::sync::SemaphorePermit;
 
 use super::Join;
-use super::array::{ArrayReader, Step};
 use super::order::{Order, TENSOR_TYPE, with_parameters};
 use super::reply::{Kind, Part, Reply, ReplyReader};
 use super::stream::{End, Stream};
+use crate::array::ArrayReader;
 use crate::proto::Scalar;
 use crate::update::{UpdateError, UpdateWriter};
 
@@ -92,7 +92,7 @@ pub(super) async fn receive(
                 continue;
             }
             Part::TensorEnd => {
-                update.end().await?;
+                update.end()?;
                 continue;
             }
             Part::End(reply) => *reply,
@@ -184,7 +184,9 @@ struct Update<'j> {
     /// The names that the model's tensors have.
     names: Vec<String>,
     num_tensors: usize,
-    array: Option<ArrayReader>,
+    /// The array under way, and the bytes of its file that were announced.
+    array: Option<(ArrayReader, u64)>,
+    /// Held while a column-major array is.
     conversion: Option<SemaphorePermit<'j>>,
 }
 
@@ -205,34 +207,38 @@ impl<'j> Update<'j> {
     }
 
     fn begin(&mut self, len: u64) {
-        self.array = Some(ArrayReader::new(len));
+        self.array = Some((ArrayReader::default(), len));
     }
 
     async fn bytes(&mut self, bytes: Bytes) -> Result<(), End> {
         let broken = self.broken();
-        let Some(array) = self.array.as_mut().filter(|_| self.dropped.is_none()) else { return Ok(()) };
-        match array.feed(bytes).map_err(|error| broken(error.to_string()))? {
-            Step::More => Ok(()),
-            Step::Held => {
+        let Some((array, len)) = self.array.as_mut().filter(|_| self.dropped.is_none()) else {
+            return Ok(());
+        };
+        let is_new = array.head().is_none();
+        let elements = array.feed(bytes).map_err(|error| broken(error.to_string()))?;
+        if let Some(head) = array.head().filter(|_| is_new) {
+            let (needed, len) = (head.file_len(), *len);
+            if needed != len {
+                return Err(broken(format!("the array needs a file of {needed} bytes and has one of {len}")));
+            }
+            let (dtype, shape) = (head.dtype, head.shape.clone());
+            if head.is_fortran {
                 let permit = self.join.conversions.acquire().await;
                 self.conversion = Some(permit.map_err(|_| End::Refused("the server stops".to_owned()))?);
-                Ok(())
             }
-            Step::Begin(dtype, shape, elements) => {
-                self.tensor(dtype, shape)?;
-                self.write(elements).await
-            }
-            Step::Elements(elements) => self.write(elements).await,
+            self.tensor(dtype, shape)?;
         }
+        if elements.is_empty() {
+            return Ok(());
+        }
+        self.write(elements).await
     }
 
-    async fn end(&mut self) -> Result<(), End> {
+    fn end(&mut self) -> Result<(), End> {
         let broken = self.broken();
-        let Some(array) = self.array.take().filter(|_| self.dropped.is_none()) else { return Ok(()) };
-        if let Some((dtype, shape, elements)) = array.end().map_err(|error| broken(error.to_string()))? {
-            self.tensor(dtype, shape)?;
-            self.write(elements).await?;
-        }
+        let Some((array, _)) = self.array.take().filter(|_| self.dropped.is_none()) else { return Ok(()) };
+        array.finish().map_err(|error| broken(error.to_string()))?;
         self.conversion = None;
         self.num_tensors += 1;
         Ok(())

@@ -1,0 +1,168 @@
+//! An array on its way in: a `.npy` file in pieces. Its header comes first, then row-major little-endian elements, as they are complete.
+//!
+//! Pure. Big-endian elements are turned round as they pass; a column-major array is held whole to be turned. Refused: what `npy` refuses,
+//! more or fewer bytes than the header says, a column-major array above [`COLUMNS_LEN_MAX`]. Whether the array is the one that was asked for is
+//! the caller's to say, once [`ArrayReader::head`] is there. Invariant: beside a column-major array, no more is held than the header and a
+//! part of an element.
+
+use bytes::{Bytes, BytesMut};
+use sheaf_tensor::npy;
+
+/// The longest file of a column-major array, in bytes.
+pub const COLUMNS_LEN_MAX: u64 = 32 << 20;
+
+/// What is wrong with an array.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ArrayError {
+    #[error(transparent)]
+    Npy(#[from] sheaf_tensor::Error),
+    #[error("it has more bytes than its shape says")]
+    TooLong,
+    #[error("it ends too early")]
+    TooShort,
+    #[error(
+        "it is column-major and has {len} bytes; above {COLUMNS_LEN_MAX} it must be sent row-major (numpy.ascontiguousarray)"
+    )]
+    Columns { len: u64 },
+}
+
+/// Reads one array.
+#[derive(Debug, Default)]
+pub struct ArrayReader {
+    /// The header while it is not complete; the whole of a column-major array; the beginning of a big-endian element.
+    held: BytesMut,
+    head: Option<npy::Head>,
+    /// Bytes of the file that are still to come, once its header is known.
+    left: u64,
+}
+
+impl ArrayReader {
+    /// What the array is, once its header has come.
+    pub fn head(&self) -> Option<&npy::Head> {
+        self.head.as_ref()
+    }
+
+    /// Takes in the next bytes of the file; returns the elements that are complete with them.
+    ///
+    /// # Errors
+    /// [`ArrayError`].
+    pub fn feed(&mut self, bytes: Bytes) -> Result<Bytes, ArrayError> {
+        let Some(head) = &self.head else { return self.feed_header(&bytes) };
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or(ArrayError::TooLong)?;
+        if head.is_fortran {
+            self.held.extend_from_slice(&bytes);
+            return if self.left == 0 { self.turned() } else { Ok(Bytes::new()) };
+        }
+        if head.is_big_endian {
+            let dtype = head.dtype;
+            self.held.extend_from_slice(&bytes);
+            let whole = self.held.len() - self.held.len() % dtype.size();
+            let elements = self.held.split_to(whole).freeze();
+            return Ok(npy::swap_bytes(dtype, &elements));
+        }
+        Ok(bytes)
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`ArrayError::TooShort`].
+    pub fn finish(self) -> Result<(), ArrayError> {
+        if self.head.is_some() && self.left == 0 { Ok(()) } else { Err(ArrayError::TooShort) }
+    }
+
+    fn feed_header(&mut self, bytes: &Bytes) -> Result<Bytes, ArrayError> {
+        self.held.extend_from_slice(bytes);
+        let Some(head) = npy::head(&self.held)? else { return Ok(Bytes::new()) };
+        if head.is_fortran && head.file_len() > COLUMNS_LEN_MAX {
+            return Err(ArrayError::Columns { len: head.file_len() });
+        }
+        self.left = head.file_len() - head.len as u64;
+        let elements = if head.is_fortran {
+            // The header stays: the whole file is read at its end.
+            let elements = Bytes::copy_from_slice(self.held.get(head.len..).unwrap_or_default());
+            self.held.truncate(head.len);
+            elements
+        } else {
+            let whole = std::mem::take(&mut self.held).freeze();
+            whole.slice(head.len..)
+        };
+        self.head = Some(head);
+        self.feed(elements)
+    }
+
+    /// A column-major array, turned.
+    fn turned(&mut self) -> Result<Bytes, ArrayError> {
+        let file = std::mem::take(&mut self.held).freeze();
+        if file.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let (_, _, elements) = npy::read(file)?;
+        Ok(elements)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sheaf_tensor::Dtype;
+
+    use super::*;
+
+    /// A file with this header, as NumPy writes it, and these elements.
+    fn file(descr: &str, fortran: bool, shape: &str, elements: &[u8]) -> Vec<u8> {
+        let order = if fortran { "True" } else { "False" };
+        let mut text = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
+        text.push_str(&" ".repeat(63 - (10 + text.len()) % 64));
+        text.push('\n');
+        let mut file = b"\x93NUMPY\x01\x00".to_vec();
+        file.extend_from_slice(&u16::try_from(text.len()).unwrap().to_le_bytes());
+        file.extend_from_slice(text.as_bytes());
+        file.extend_from_slice(elements);
+        file
+    }
+
+    fn read(file: &[u8], step: usize) -> Result<(Dtype, Vec<u8>), ArrayError> {
+        let mut reader = ArrayReader::default();
+        let mut got = Vec::new();
+        for piece in file.chunks(step) {
+            got.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece))?);
+        }
+        let dtype = reader.head().map(|head| head.dtype);
+        reader.finish().map(|()| (dtype.unwrap(), got))
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_give_the_same_elements(step in 1_usize..200) {
+            let little = file("<f4", false, "(2,)", &[1, 2, 3, 4, 5, 6, 7, 8]);
+            prop_assert_eq!(read(&little, step).unwrap(), (Dtype::F32, vec![1, 2, 3, 4, 5, 6, 7, 8]));
+            let big = file(">f4", false, "(2,)", &[4, 3, 2, 1, 8, 7, 6, 5]);
+            prop_assert_eq!(read(&big, step).unwrap(), (Dtype::F32, vec![1, 2, 3, 4, 5, 6, 7, 8]));
+            let columns = file("|u1", true, "(2, 3)", &[0, 3, 1, 4, 2, 5]);
+            prop_assert_eq!(read(&columns, step).unwrap(), (Dtype::U8, vec![0, 1, 2, 3, 4, 5]));
+            let both = file(">i2", true, "(2, 2)", &[0, 1, 0, 3, 0, 2, 0, 4]);
+            prop_assert_eq!(read(&both, step).unwrap(), (Dtype::I16, vec![1, 0, 2, 0, 3, 0, 4, 0]));
+        }
+    }
+
+    #[test]
+    fn a_scalar_and_an_empty_array_are_arrays() {
+        assert_eq!(read(&file("<i8", false, "()", &[7; 8]), 50).unwrap(), (Dtype::I64, vec![7; 8]));
+        assert_eq!(read(&file("<f4", true, "(0, 4)", &[]), 50).unwrap(), (Dtype::F32, vec![]));
+    }
+
+    #[test]
+    fn what_is_no_array_is_refused_by_name() {
+        assert_eq!(read(&file("<f4", false, "(2,)", &[0; 9]), 64), Err(ArrayError::TooLong));
+        assert_eq!(read(&file("<f4", false, "(2,)", &[0; 7]), 64), Err(ArrayError::TooShort));
+        assert_eq!(read(&file("<f4", false, "(2,)", &[])[..40], 64), Err(ArrayError::TooShort));
+        let refused = |file: &[u8]| read(file, 64).unwrap_err().to_string();
+        assert!(refused(&file("|O", false, "(2,)", &[0; 8])).contains("pickled"));
+        assert!(refused(b"PK\x03\x04").contains("npy magic"));
+        // Before any element has come.
+        let columns = refused(&file("<f4", true, "(4096, 4096)", &[]));
+        assert!(columns.contains("row-major"), "{columns}");
+    }
+}
