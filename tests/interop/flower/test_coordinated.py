@@ -149,7 +149,7 @@ def test_a_node_that_is_killed_at_work_is_waited_for_by_name_and_replaced(world)
     "fault,reason",
     [
         ("nan", 'tensor "matrix.float32" is not finite at index 7'),
-        ("dtype", 'tensor "matrix.float32" is f64, expected f32'),
+        ("dtype", 'tensor "matrix.float32": it is f64, expected f32'),
         ("missing", 'tensor "matrix.float32" is missing'),
         ("raise", "the data cannot be read"),
     ],

@@ -216,7 +216,7 @@ impl Relays {
                 if !open {
                     return None;
                 }
-                let gone = !self.core.online.is_online(site, monotonic);
+                let gone = self.core.online.is_gone(site, monotonic);
                 let why = if letter.expires_at <= now {
                     Some(Loss::Expired)
                 } else {

@@ -2,7 +2,7 @@
 //! period to show himself.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use sheaf_domain::{SiteName, Timestamp};
@@ -14,6 +14,8 @@ use crate::outbox::lock;
 #[derive(Debug)]
 pub(super) struct Online {
     signs: Mutex<HashMap<SiteName, Sign>>,
+    /// Until when nobody counts as gone who was not heard of since the start.
+    grace: OnceLock<Duration>,
     /// Grows when a run waits to be claimed.
     pending: watch::Sender<u64>,
     /// Grows when a participant comes that was not there.
@@ -40,7 +42,12 @@ pub(super) struct Sign {
 
 impl Default for Online {
     fn default() -> Online {
-        Online { signs: Mutex::default(), pending: watch::Sender::new(0), comings: watch::Sender::new(0) }
+        Online {
+            signs: Mutex::default(),
+            grace: OnceLock::new(),
+            pending: watch::Sender::new(0),
+            comings: watch::Sender::new(0),
+        }
     }
 }
 
@@ -115,6 +122,22 @@ impl Online {
         lock(&self.signs).get(site).is_some_and(|sign| sign.until.is_some_and(|until| until > now))
     }
 
+    /// Gives everybody until then to show himself, whether or not he was heard of before the start.
+    pub(super) fn grant(&self, until: Duration) {
+        let _ = self.grace.set(until);
+    }
+
+    /// Whether a participant is not there and has had its time to come: one that said goodbye, went silent, or did not show
+    /// itself for a full period after the start.
+    pub(super) fn is_gone(&self, site: &SiteName, now: Duration) -> bool {
+        let in_grace = self.grace.get().is_some_and(|until| now < *until);
+        match lock(&self.signs).get(site) {
+            Some(Sign { until: Some(until), .. }) => *until <= now,
+            Some(Sign { deactivated_at: Some(_), .. }) => true,
+            _ => !in_grace,
+        }
+    }
+
     /// Everybody who is there.
     pub(super) fn all(&self, now: Duration) -> Vec<SiteName> {
         let signs = lock(&self.signs);
@@ -187,6 +210,21 @@ mod tests {
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn nobody_is_gone_before_he_had_a_period_to_come() {
+        let [silent, there, left]: [SiteName; 3] =
+            ["silent", "there", "left"].map(|name| name.parse().unwrap());
+        let online = Online::default();
+        assert!(online.is_gone(&silent, secs(1)), "nothing was granted");
+        online.grant(secs(60));
+        online.change(&there, |sign| sign.until = Some(secs(30)));
+        online.change(&left, |sign| sign.deactivated_at = Some(Timestamp::from_millis(1)));
+        let gone = |at| [&silent, &there, &left].map(|site| online.is_gone(site, secs(at)));
+        assert_eq!(gone(1), [false, false, true]);
+        assert_eq!(gone(31), [false, true, true], "its own time is over");
+        assert_eq!(gone(60), [true, true, true]);
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Relays {
 
     async fn take_out(&self, site: &SiteName, reason: &str) -> Result<(), Error> {
         let turn = self.shared.membership.turn(site, None).await?;
-        let known = self.shared.registry.site(site).filter(|known| known.certificate.is_none());
+        let known = self.shared.registry.site(site).filter(|known| is_known_by_key(known));
         let known = known.ok_or_else(|| Error::not_found(format!("there is no participant {site}")))?;
         if known.state == SiteState::Active {
             let state = SiteState::Revoked { reason: reason.to_owned(), at: self.shared.clock.now() };
@@ -206,6 +206,8 @@ impl Relays {
     /// A dropped call may still be carried out; calling again is safe.
     pub async fn activate(&self, site: &SiteName, beat_every: Duration) -> Result<(), Error> {
         let heard_before = self.core.online.of(site).last;
+        // A server that dies now starts knowing that the participant was there.
+        self.shared.store.touch_sites(vec![(site.clone(), self.shared.clock.now())]).await?;
         let deadline = tokio::time::Instant::now() + ACTIVATION_HOLD_MAX;
         loop {
             let (now, wall) = (self.shared.clock.monotonic(), self.shared.clock.now());
@@ -321,9 +323,9 @@ impl Relays {
     /// After a start: whoever was there when the server went away gets one full period to show himself.
     pub(super) fn assume_online(&self) {
         let until = self.shared.clock.monotonic() + self.settings().beat_ttl.as_duration();
+        self.core.online.grant(until);
         let all = self.shared.registry.all();
-        let by_key =
-            || all.iter().filter(|site| site.certificate.is_none() && site.state == SiteState::Active);
+        let by_key = || all.iter().filter(|site| is_known_by_key(site) && site.state == SiteState::Active);
         let Some(newest) = by_key().filter_map(|site| site.last_seen).max() else { return };
         let lately = |site: &&Arc<SiteRecord>| {
             site.last_seen.is_some_and(|seen| newest.since(seen) <= self.settings().beat_ttl)

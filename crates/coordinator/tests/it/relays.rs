@@ -16,6 +16,7 @@ on_both!(
     an_application_that_shows_no_life_fails_its_run,
     a_claim_that_comes_to_nothing_is_given_back,
     a_participant_that_goes_leaves_its_question_unanswered,
+    nobody_is_gone_because_the_server_died,
     nobody_reads_or_claims_what_is_of_others,
     an_upload_that_rests_is_given_up,
     a_commit_that_fails_changes_nothing,
@@ -270,6 +271,18 @@ async fn a_participant_that_goes_leaves_its_question_unanswered(backend: Backend
     world.relays.confirm(&application, run, told.letter).await.unwrap();
     assert_eq!(world.relays.overview(run).unwrap().letters, 0);
     assert!(matches!(answer(&world, run, question.draft.id).await, Answered::Never { why: None, .. }));
+}
+
+async fn nobody_is_gone_because_the_server_died(backend: Backend) {
+    let mut world = World::start(backend).await;
+    let site = participant(&world).await;
+    let Relay { run, .. } = begun(&world).await;
+    let question = Letter::new(&world, "train", node(&site), None, "model");
+    send(&world, &Principal::ServerApp(run), run, &question).await;
+    // At once, before anything is written that is written from time to time.
+    world.restart().await;
+    assert!(world.relays.is_online(&site));
+    assert!(matches!(answer(&world, run, question.draft.id).await, Answered::Awaited));
 }
 
 async fn nobody_reads_or_claims_what_is_of_others(backend: Backend) {
