@@ -16,9 +16,9 @@ use crate::{Error, models, vetted};
 /// How much is read and checked at once, in bytes; a multiple of every element size.
 const STRIDE: u64 = 1024 * 1024;
 /// The most metrics a submission may carry.
-const METRICS_MAX: usize = 256;
+pub const METRICS_MAX: usize = 256;
 /// The longest metric name, in bytes.
-const METRIC_NAME_LEN_MAX: usize = 128;
+pub const METRIC_NAME_LEN_MAX: usize = 128;
 
 /// Checks a submission for an open assignment.
 ///

@@ -33,6 +33,7 @@ mod vetted;
 mod writer;
 
 pub use error::Error;
+pub use gate::{METRIC_NAME_LEN_MAX, METRICS_MAX};
 pub use handle::{
     AppHost, BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery,
     Enrolment, Force, Handle, InviteRequest, ModelRef, RemovedRun, Room, STATE_FILE, SiteOverview, Upload,

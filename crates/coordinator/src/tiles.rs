@@ -2,7 +2,7 @@
 //!
 //! A tile is a stretch of a version's canonical byte stream, or of an object, read from the store once and given out as shared bytes. Every tile
 //! in memory has its length reserved from a budget, until its last reader has sent it; the newest rest here for those who come
-//! next, in at most half of the budget, so that a slow reader of old tiles never keeps all of it from the others. When the
+//! next, in at most half of the budget. What slow readers hold is bounded where they come in, by how much one of them reads at once. When the
 //! budget is used up, readers wait their turn and are told to come again after a while.
 
 use std::collections::VecDeque;
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tiles_never_exceed_their_budget_and_a_slow_reader_stops_nobody_for_good() {
+    async fn tiles_never_exceed_their_budget_and_are_there_again_when_a_slow_reader_lets_go() {
         let blob = MemoryBlobs::new(ByteSize::from_mib(128));
         let manifest = model(&blob, 12 * TILE_LEN, TILE_LEN).await;
         let tiles = Tiles::new(ByteSize::from_bytes(16 * MIB), Span::from_millis(1));

@@ -262,7 +262,12 @@ impl Writer {
     }
 
     fn extend(&self, run: RunId, rounds: u32, batch: &mut Batch) -> Result<(), Error> {
-        let was_over = self.shared.with_run(run, |state| state.phase().is_over())?;
+        let (was_over, of_app) =
+            self.shared.with_run(run, |state| (state.phase().is_over(), state.plan().app.is_some()))?;
+        if was_over && of_app {
+            let message = "a run of an app is not extended after its end: start another one from its model";
+            return Err(Error::conflict(message));
+        }
         self.apply(run, &Event::Extended { rounds }, batch)?;
         if was_over { self.tell_who_is_there(run, batch) } else { Ok(()) }
     }

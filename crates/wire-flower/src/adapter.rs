@@ -26,7 +26,11 @@ impl Flower {
     /// # Errors
     /// As [`Flower::fleet`].
     pub(crate) async fn adapted(&self, signed: &Signed, incoming: Incoming) -> Result<Answer, FlowerError> {
-        let envelope: MessageContainer = incoming.decode().await.map_err(FlowerError::for_fleet)?;
+        // It may be long: nothing of it is held for somebody who has signed nothing.
+        let checked = self.authenticate(signed).map_err(FlowerError::for_fleet);
+        let (_, incoming) = incoming.of_checked(checked).await?;
+        let envelope: MessageContainer =
+            incoming.decode_envelope(&self.relays).await.map_err(FlowerError::for_fleet)?;
         let Some(call) = FleetCall::of_request_name(&envelope.grpc_message_name) else {
             let shown: String = envelope.grpc_message_name.chars().take(64).collect();
             tracing::warn!(name = shown, "an envelope holds no call of a SuperNode");

@@ -2,8 +2,8 @@
 //!
 //! Pure. Big-endian elements are turned round as they pass; a column-major array is held whole to be turned. Refused: what `npy` refuses,
 //! more or fewer bytes than the header says, a column-major array above [`COLUMNS_LEN_MAX`]. Whether the array is the one that was asked for is
-//! the caller's to say, once [`ArrayReader::head`] is there. Invariant: beside a column-major array, no more is held than the header and a
-//! part of an element.
+//! the caller's to say when its header has come, before any element is taken in. Invariant: beside a column-major array, no more is held than
+//! what came with the header and a part of an element.
 
 use bytes::{Bytes, BytesMut};
 use sheaf_tensor::npy;
@@ -27,28 +27,47 @@ pub enum ArrayError {
     Columns { len: u64 },
 }
 
+/// What further bytes of a file come to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// The header is complete, told once. What came after it is taken in by the next call, which may bring no bytes of its own.
+    Head(npy::Head),
+    /// Elements that are complete; there may be none.
+    Elements(Bytes),
+}
+
 /// Reads one array.
 #[derive(Debug, Default)]
 pub struct ArrayReader {
     /// The header while it is not complete; the whole of a column-major array; the beginning of a big-endian element.
     held: BytesMut,
+    /// What came with the end of the header.
+    rest: Bytes,
     head: Option<npy::Head>,
     /// Bytes of the file that are still to come, once its header is known.
     left: u64,
 }
 
 impl ArrayReader {
-    /// What the array is, once its header has come.
-    pub fn head(&self) -> Option<&npy::Head> {
-        self.head.as_ref()
-    }
-
-    /// Takes in the next bytes of the file; returns the elements that are complete with them.
+    /// Takes in the next bytes of the file.
     ///
     /// # Errors
     /// [`ArrayError`].
-    pub fn feed(&mut self, bytes: Bytes) -> Result<Bytes, ArrayError> {
-        let Some(head) = &self.head else { return self.feed_header(&bytes) };
+    pub fn feed(&mut self, bytes: Bytes) -> Result<Fed, ArrayError> {
+        if self.head.is_none() {
+            return self.feed_header(&bytes);
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let bytes = match (rest.is_empty(), bytes.is_empty()) {
+            (true, _) => bytes,
+            (false, true) => rest,
+            (false, false) => Bytes::from([rest, bytes].concat()),
+        };
+        self.elements(bytes).map(Fed::Elements)
+    }
+
+    fn elements(&mut self, bytes: Bytes) -> Result<Bytes, ArrayError> {
+        let Some(head) = &self.head else { return Ok(bytes) };
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or(ArrayError::TooLong)?;
         if head.is_fortran {
             self.held.extend_from_slice(&bytes);
@@ -69,27 +88,26 @@ impl ArrayReader {
     /// # Errors
     /// [`ArrayError::TooShort`].
     pub fn finish(self) -> Result<(), ArrayError> {
-        if self.head.is_some() && self.left == 0 { Ok(()) } else { Err(ArrayError::TooShort) }
+        if self.head.is_some() && self.left == 0 && self.rest.is_empty() {
+            return Ok(());
+        }
+        Err(ArrayError::TooShort)
     }
 
-    fn feed_header(&mut self, bytes: &Bytes) -> Result<Bytes, ArrayError> {
+    fn feed_header(&mut self, bytes: &Bytes) -> Result<Fed, ArrayError> {
         self.held.extend_from_slice(bytes);
-        let Some(head) = npy::head(&self.held)? else { return Ok(Bytes::new()) };
+        let Some(head) = npy::head(&self.held)? else { return Ok(Fed::Elements(Bytes::new())) };
         if head.is_fortran && head.file_len() > COLUMNS_LEN_MAX {
             return Err(ArrayError::Columns { len: head.file_len() });
         }
         self.left = head.file_len() - head.len as u64;
-        let elements = if head.is_fortran {
-            // The header stays: the whole file is read at its end.
-            let elements = Bytes::copy_from_slice(self.held.get(head.len..).unwrap_or_default());
-            self.held.truncate(head.len);
-            elements
-        } else {
-            let whole = std::mem::take(&mut self.held).freeze();
-            whole.slice(head.len..)
-        };
-        self.head = Some(head);
-        self.feed(elements)
+        self.rest = self.held.split_off(head.len).freeze();
+        if !head.is_fortran {
+            // Otherwise the header stays: the whole file is read at its end.
+            self.held = BytesMut::new();
+        }
+        self.head = Some(head.clone());
+        Ok(Fed::Head(head))
     }
 
     /// A column-major array, turned.
@@ -125,11 +143,14 @@ mod tests {
 
     fn read(file: &[u8], step: usize) -> Result<(Dtype, Vec<u8>), ArrayError> {
         let mut reader = ArrayReader::default();
-        let mut got = Vec::new();
-        for piece in file.chunks(step) {
-            got.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece))?);
+        let (mut dtype, mut got) = (None, Vec::new());
+        // At the end once more, for what came with the header.
+        for piece in file.chunks(step).chain([&[][..]]) {
+            match reader.feed(Bytes::copy_from_slice(piece))? {
+                Fed::Head(head) => assert_eq!(dtype.replace(head.dtype), None, "told once"),
+                Fed::Elements(elements) => got.extend_from_slice(&elements),
+            }
         }
-        let dtype = reader.head().map(|head| head.dtype);
         reader.finish().map(|()| (dtype.unwrap(), got))
     }
 

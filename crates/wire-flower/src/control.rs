@@ -42,7 +42,7 @@ impl Flower {
             }
         };
         match call {
-            ControlCall::StartRun => self.start_run(&who, incoming.decode().await?).await,
+            ControlCall::StartRun => self.start_run(&who, incoming.decode_long(&self.relays).await?).await,
             ControlCall::StopRun => {
                 let request: proto::StopRunRequest = incoming.decode().await?;
                 let run = self.known_run(request.run_id)?;

@@ -66,7 +66,11 @@ impl Flower {
                 Ok(Answer::of(&proto::SendNodeHeartbeatResponse { success: true }))
             }
             FleetCall::PullMessages => self.pull_for_node(signed, incoming.decode().await?).await,
-            FleetCall::PushMessages => self.push_of_node(signed, incoming.decode_letters().await?).await,
+            FleetCall::PushMessages => {
+                // It may be long: nothing of it is held for somebody who is no node.
+                let (_, incoming) = incoming.of_checked(self.site(signed).await).await?;
+                self.push_of_node(signed, incoming.decode_letters(&self.relays).await?).await
+            }
             FleetCall::GetRun => {
                 let request: proto::GetRunRequest = incoming.decode().await?;
                 self.node(signed, node_id(request.node)).await?;
@@ -75,13 +79,7 @@ impl Flower {
             }
             FleetCall::GetFab => self.fab_for_node(signed, incoming.decode().await?).await,
             FleetCall::PushObject => {
-                let site = match self.site(signed).await {
-                    Ok(site) => site,
-                    Err(error) => {
-                        incoming.drain().await;
-                        return Err(error);
-                    }
-                };
+                let (site, incoming) = incoming.of_checked(self.site(signed).await).await?;
                 let node_id = node_id_of(&site).unwrap_or_default();
                 self.push_object(&Pusher::Node { site, node_id }, incoming).await
             }

@@ -4,6 +4,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use prost::Message;
+use sheaf_coordinator::{Relays, Room};
 
 use crate::error::{FlowerCode, FlowerError};
 use crate::frames::{FRAME_LEN_MAX, UnaryFrame};
@@ -12,6 +13,10 @@ use crate::names::payload;
 /// The longest message that is held whole, in bytes: trees of objects of large cohorts, and application bundles.
 pub(crate) const MESSAGE_LEN_MAX: u64 = 64 << 20;
 
+/// The longest message of a call that has ids, names and keys in it and nothing else, in bytes.
+pub(crate) const CALL_LEN_MAX: u64 = 64 * 1024;
+/// The steps in which a longer one is given room, in bytes.
+const ROOM_LEN: u64 = 1 << 20;
 /// How much of a refused call is read on, in bytes: a bundle and some.
 const DRAIN_LEN_MAX: u64 = 16 << 20;
 /// How long the next piece of a body may take.
@@ -70,23 +75,56 @@ impl Incoming {
         }
     }
 
-    /// The whole message.
+    /// The whole message of a call that is short by its nature.
     ///
     /// # Errors
-    /// As [`Incoming::next`]; too large above [`MESSAGE_LEN_MAX`].
-    pub(crate) async fn collect(mut self) -> Result<Bytes, FlowerError> {
-        let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
-        let Some(second) = self.next().await? else { return Ok(first) };
-        let mut whole = BytesMut::from(&first[..]);
-        whole.extend_from_slice(&second);
+    /// As [`Incoming::next`]; too large above [`CALL_LEN_MAX`].
+    pub(crate) async fn collect(self) -> Result<Bytes, FlowerError> {
+        self.gather(CALL_LEN_MAX, None).await.map(|(whole, _)| whole)
+    }
+
+    /// The whole message, of `len_max` bytes at most; with `relays`, in room of their budget for what comes in.
+    async fn gather(
+        mut self,
+        len_max: u64,
+        relays: Option<&Relays>,
+    ) -> Result<(Bytes, Vec<Room>), FlowerError> {
+        let mut rooms = Vec::new();
+        let mut whole = BytesMut::new();
         while let Some(piece) = self.next().await? {
-            if (whole.len() + piece.len()) as u64 > MESSAGE_LEN_MAX {
-                let detail = format!("the message is longer than {MESSAGE_LEN_MAX} bytes");
+            let len = (whole.len() + piece.len()) as u64;
+            if len > len_max {
+                let detail = format!("the message of this call is longer than {len_max} bytes");
                 return Err(FlowerError::new(FlowerCode::TooLarge, detail));
+            }
+            if let Some(relays) = relays.filter(|_| len > CALL_LEN_MAX) {
+                while (rooms.len() as u64) < len.div_ceil(ROOM_LEN) {
+                    let room = relays.room(ROOM_LEN).await;
+                    rooms.push(
+                        room.map_err(|error| FlowerError::new(FlowerCode::Unavailable, error.to_string()))?,
+                    );
+                }
             }
             whole.extend_from_slice(&piece);
         }
-        Ok(whole.freeze())
+        Ok((whole.freeze(), rooms))
+    }
+
+    /// The body of a call that passed its check; otherwise the body is read on and dropped.
+    ///
+    /// # Errors
+    /// That of the check.
+    pub(crate) async fn of_checked<T>(
+        self,
+        checked: Result<T, FlowerError>,
+    ) -> Result<(T, Incoming), FlowerError> {
+        match checked {
+            Ok(passed) => Ok((passed, self)),
+            Err(error) => {
+                self.drain().await;
+                Err(error)
+            }
+        }
     }
 
     /// Reads on and drops what comes, within a bound, so that a peer that is still sending hears why it is refused.
@@ -103,14 +141,39 @@ impl Incoming {
     /// The message that pushes others, looked at and decoded.
     ///
     /// # Errors
-    /// As [`Incoming::decode`]; a payload error for messages that would take memory out of proportion.
-    pub(crate) async fn decode_letters<M: Message + Default>(self) -> Result<M, FlowerError> {
-        let bytes = self.collect().await?;
+    /// As [`Incoming::decode_long`]; a payload error for messages that would take memory out of proportion.
+    pub(crate) async fn decode_letters<M: Message + Default>(
+        self,
+        relays: &Relays,
+    ) -> Result<M, FlowerError> {
+        let (bytes, _rooms) = self.gather(MESSAGE_LEN_MAX, Some(relays)).await?;
         crate::scan::check_letters(&bytes)?;
         decode(bytes)
     }
 
-    /// The message, decoded.
+    /// The envelope around a call, looked at and decoded.
+    ///
+    /// # Errors
+    /// As [`Incoming::decode_letters`].
+    pub(crate) async fn decode_envelope<M: Message + Default>(
+        self,
+        relays: &Relays,
+    ) -> Result<M, FlowerError> {
+        let (bytes, _rooms) = self.gather(MESSAGE_LEN_MAX, Some(relays)).await?;
+        crate::scan::check_envelope(&bytes)?;
+        decode(bytes)
+    }
+
+    /// A message that may be long, decoded.
+    ///
+    /// # Errors
+    /// As [`Incoming::next`]; too large above [`MESSAGE_LEN_MAX`]; unavailable when too much is on its way in; a payload error when it is none.
+    pub(crate) async fn decode_long<M: Message + Default>(self, relays: &Relays) -> Result<M, FlowerError> {
+        let (bytes, _rooms) = self.gather(MESSAGE_LEN_MAX, Some(relays)).await?;
+        decode(bytes)
+    }
+
+    /// The message of a call that is short by its nature, decoded.
     ///
     /// # Errors
     /// As [`Incoming::collect`]; a payload error when it is none.

@@ -43,5 +43,5 @@ pub use coordinated::FlowerApps;
 pub use front::{Flower, FlowerSettings, Served};
 pub use launch::ServerApps;
 pub use mail::letters_of;
-pub use scan::check_letters;
+pub use scan::{check_envelope, check_letters};
 pub use serve::router;

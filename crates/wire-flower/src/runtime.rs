@@ -56,7 +56,7 @@ impl Flower {
                 self.task_input(seat).await
             }
             RuntimeCall::PushTaskOutput => {
-                let request: proto::PushTaskOutputRequest = incoming.decode().await?;
+                let request: proto::PushTaskOutputRequest = incoming.decode_long(&self.relays).await?;
                 let outcome = runs::outcome_of(&request.sub_status);
                 self.relays.end(run, outcome, request.details).await.map_err(told)?;
                 Ok(Answer::of(&proto::PushTaskOutputResponse {}))
@@ -73,15 +73,17 @@ impl Flower {
                 Ok(Answer::of(&proto::ConfirmMessageReceivedResponse {}))
             }
             RuntimeCall::PushMessages => {
-                self.push_of_application(seat, incoming.decode_letters().await?).await
+                self.push_of_application(seat, incoming.decode_letters(&self.relays).await?).await
             }
-            RuntimeCall::PullMessages => self.pull_for_application(seat, incoming.decode().await?).await,
+            RuntimeCall::PullMessages => {
+                self.pull_for_application(seat, incoming.decode_long(&self.relays).await?).await
+            }
             RuntimeCall::GetNodes => {
                 let proto::GetNodesRequest {} = incoming.decode().await?;
                 Ok(Answer::of(&proto::GetNodesResponse { nodes: self.nodes_online() }))
             }
             RuntimeCall::PushLogs => {
-                let request: proto::PushLogsRequest = incoming.decode().await?;
+                let request: proto::PushLogsRequest = incoming.decode_long(&self.relays).await?;
                 self.relays.log(run, request.logs.concat()).await.map_err(told)?;
                 Ok(Answer::of(&proto::PushLogsResponse {}))
             }

@@ -19,6 +19,9 @@ const CHILDREN: u32 = 2;
 const NAMED_LEN_MIN: usize = 66;
 /// The longest content of a message, in bytes: peers send an empty one.
 const CONTENT_LEN_MAX: usize = 64;
+/// The field of an envelope's metadata, and how many entries it may have.
+const ENVELOPE_METADATA: u32 = 1;
+const ENVELOPE_METADATA_MAX: usize = 32;
 /// How deep a tree of objects may be; a message over records over arrays over chunks is five.
 pub(crate) const DEPTH_MAX: usize = 16;
 
@@ -31,6 +34,23 @@ pub fn check_letters(request: &[u8]) -> Result<(), FlowerError> {
         MESSAGES => check_message(bytes),
         TREES => check_tree(bytes, 1),
         _ => Ok(()),
+    })
+}
+
+/// Looks at an envelope around a call: its metadata are a few names.
+///
+/// # Errors
+/// A payload error that says what is refused.
+pub fn check_envelope(envelope: &[u8]) -> Result<(), FlowerError> {
+    let mut entries = 0;
+    each_field(envelope, |field, _| {
+        entries += usize::from(field == ENVELOPE_METADATA);
+        if entries > ENVELOPE_METADATA_MAX {
+            return Err(payload(format!(
+                "an envelope has at most {ENVELOPE_METADATA_MAX} entries of metadata"
+            )));
+        }
+        Ok(())
     })
 }
 
@@ -126,5 +146,13 @@ mod tests {
         let message = [&[0x12, 0xcb, 0x01][..], &content].concat();
         assert!(check_letters(&message).unwrap_err().detail.contains("travels as objects"));
         assert!(check_letters(&[0x12, 0xff]).is_err() && check_letters(&[0x12, 5, 1]).is_err());
+    }
+
+    #[test]
+    fn an_envelope_has_few_names() {
+        let envelope = |entries: usize| [[0x0a, 0].repeat(entries), vec![0x1a, 1, 7]].concat();
+        check_envelope(&envelope(ENVELOPE_METADATA_MAX)).unwrap();
+        let refused = check_envelope(&envelope(ENVELOPE_METADATA_MAX + 1)).unwrap_err();
+        assert!(refused.detail.contains("at most 32"), "{}", refused.detail);
     }
 }

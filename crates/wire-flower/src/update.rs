@@ -4,10 +4,15 @@
 //! with more or fewer bytes than its dtype and shape say, a name that a model cannot have. Whether the tensors are the model's and
 //! finite is the gate's to say. Invariant: no more than one piece is held, in room of the budget for uploads that was waited for.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use sheaf_coordinator::{Error, Handle, Room};
-use sheaf_domain::{Digest, Identity, Manifest, PIECE_LEN_DEFAULT, TaskId};
+use sheaf_domain::{Digest, ErrorKind, Identity, Manifest, PIECE_LEN_DEFAULT, TaskId};
 use sheaf_tensor::TensorSpec;
+
+/// How long to wait before a piece that could not be stored now is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why an update did not come into being.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +35,7 @@ pub(crate) struct UpdateWriter {
     /// What is still to come of the tensor begun last, in bytes.
     tensor_left: u64,
     piece: BytesMut,
-    /// Where the piece is gathered; none between two.
+    /// Where pieces are gathered, from the first tensor on.
     room: Option<Room>,
     pieces: Vec<Digest>,
     /// Whether pieces of this update were uploaded before; not known before the first one is full.
@@ -57,8 +62,14 @@ impl UpdateWriter {
     ///
     /// # Errors
     /// [`UpdateError::Malformed`] when the tensor before it is not complete, or there are too many.
-    pub(crate) fn tensor(&mut self, spec: TensorSpec) -> Result<(), UpdateError> {
+    /// # Cancel safety
+    /// Not safe: drop the writer too.
+    pub(crate) async fn tensor(&mut self, spec: TensorSpec) -> Result<(), UpdateError> {
         self.check_complete()?;
+        if self.room.is_none() {
+            // Before anything else is waited for, so that nobody who waits for room keeps others from what they wait for.
+            self.room = Some(self.handle.room(PIECE_LEN_DEFAULT).await?);
+        }
         if self.specs.len() == Manifest::TENSORS_MAX {
             let message = format!("there are more than {} tensors", Manifest::TENSORS_MAX);
             return Err(UpdateError::Malformed(message));
@@ -81,9 +92,6 @@ impl UpdateWriter {
         })?;
         let piece_len = usize::try_from(PIECE_LEN_DEFAULT).unwrap_or(usize::MAX);
         while !bytes.is_empty() {
-            if self.room.is_none() {
-                self.room = Some(self.handle.room(PIECE_LEN_DEFAULT).await?);
-            }
             let part = bytes.split_to(bytes.len().min(piece_len - self.piece.len()));
             self.piece.extend_from_slice(&part);
             if self.piece.len() == piece_len {
@@ -120,26 +128,41 @@ impl UpdateWriter {
         self.specs.last().map_or_else(|| "none".to_owned(), |spec| format!("{:?}", spec.name))
     }
 
-    /// Uploads the piece that is full, or the last.
+    /// Uploads the piece that is full, or the last; what hinders it for a while is waited out.
     async fn upload(&mut self) -> Result<(), UpdateError> {
         let piece = self.piece.split().freeze();
-        let Some(room) = self.room.take() else { return Ok(()) };
+        loop {
+            match self.put(&piece).await {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(site = %self.who.name, task = %self.task, %error, "a piece of an answer waits");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                put => {
+                    self.pieces.push(put?);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn put(&mut self, piece: &Bytes) -> Result<Digest, Error> {
+        let Some(room) = &self.room else {
+            return Err(Error::new(ErrorKind::Internal, "a piece was gathered without room"));
+        };
         let len = piece.len() as u64;
         if self.resumed == Some(false) {
             let mut upload = self.handle.upload_gathered(&self.who, self.task, len, room).await?;
-            upload.write(piece).await?;
-            self.pieces.push(upload.seal().await?);
-            return Ok(());
+            upload.write(piece.clone()).await?;
+            return upload.seal().await;
         }
-        let digest = Digest::of(&piece);
+        let digest = Digest::of(piece);
         let there = self.handle.missing(&self.who, self.task, &[digest]).await?.is_empty();
         self.resumed.get_or_insert(there);
         if !there {
             let mut upload = self.handle.upload_gathered(&self.who, self.task, len, room).await?;
-            upload.write(piece).await?;
+            upload.write(piece.clone()).await?;
             upload.finish(digest).await?;
         }
-        self.pieces.push(digest);
-        Ok(())
+        Ok(digest)
     }
 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use sheaf_domain::plan::{AppSpec, Plan};
-use sheaf_domain::{ConfigMap, Digest, Manifest, RunId, SiteName};
+use sheaf_domain::{ConfigMap, Digest, LineageName, Manifest, RunId, SiteName};
+use sheaf_engine::Start;
 
 use super::CreateRun;
 use crate::relay::{Beginning, Relays};
@@ -34,6 +35,7 @@ impl Handle {
         by: &SiteName,
         plan: &Plan,
         request: &CreateRun,
+        start: &Start,
     ) -> Result<Option<Beginning>, Error> {
         let AppSpec { source, config } = match (&plan.app, request.app) {
             (Some(app), _) => app,
@@ -52,7 +54,13 @@ impl Handle {
         let digest = request.app.ok_or_else(missing)?;
         let upload = request.upload.as_deref().ok_or_else(missing)?;
         let bundle = self.uploaded(upload, digest).await?.ok_or_else(missing)?;
-        let header = host.header(&bundle, config, request.init.as_ref());
+        let first = match start {
+            Start::Versions { versions, .. } => {
+                versions.iter().find(|version| version.lineage == LineageName::global())
+            }
+            Start::Trainer => None,
+        };
+        let header = host.header(&bundle, config, first.map(|version| &version.manifest));
         let header =
             header.map_err(|error| Error::invalid(format!("the app {source:?} is refused: {error}")))?;
         Ok(Some(Relays::of(&self.shared)?.accompany(run, by, bundle, header).await?))

@@ -72,12 +72,10 @@ impl Handle {
             return Err(Error::new(ErrorKind::Exhausted, message));
         }
         let run = self.new_run_id()?;
-        // The companion comes first: without it nobody could work on the run.
-        let beginning = self.begin_app(run, &who.name, &plan, request).await?;
-        let created = self.start(run, plan, request).await;
-        drop(beginning);
+        let created = self.start(who, run, plan, request).await;
         if created.as_ref().is_err_and(|error| !error.is_transient()) {
             self.release_start(run).await;
+            self.remove_companion(who, run).await;
         }
         created?;
         crash::reached(Point::RunCreated);
@@ -90,9 +88,11 @@ impl Handle {
         Ok(run)
     }
 
-    async fn start(&self, run: RunId, plan: Plan, request: &CreateRun) -> Result<(), Error> {
+    async fn start(&self, who: &Identity, run: RunId, plan: Plan, request: &CreateRun) -> Result<(), Error> {
         let start = self.start_of(run, &plan, request).await?;
         crash::reached(Point::RunPrepared);
+        // The companion comes before the run: without it nobody could work on that. It may not end before the run is there.
+        let _beginning = self.begin_app(run, &who.name, &plan, request, &start).await?;
         let program = Box::new(plan.program()?);
         let event = Event::Created { run, plan: Box::new(plan), program, start };
         let (reply, answer) = oneshot::channel();
@@ -287,11 +287,6 @@ impl Handle {
     /// A dropped call may still extend the run.
     pub async fn extend(&self, who: &Identity, run: RunId, rounds: u32) -> Result<RunStatus, Error> {
         self.authorise(who, Role::Operator)?;
-        let ended = self.look_at(run, |state| state.phase().is_over() && state.plan().app.is_some()).await?;
-        if ended {
-            let message = "a run of an app is not extended after its end: start another one from its model";
-            return Err(Error::conflict(message));
-        }
         let (reply, answer) = oneshot::channel();
         self.shared.send(Command::Extend { run, rounds, reply }).await?;
         answer.await.map_err(|_| Error::shutting_down())??;

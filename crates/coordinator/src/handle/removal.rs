@@ -79,10 +79,19 @@ impl Handle {
         for task in tasks {
             self.shared.release(&task_hold(task)?).await;
         }
-        if let Err(error) = Relays::of(&self.shared)?.remove_companion(who, run).await {
-            tracing::warn!(%run, %error, "what went along with the removed run stays: remove relay-{run}");
-        }
+        self.remove_companion(who, run).await;
         Ok(removed)
+    }
+
+    /// Removes what went along with a run that is gone, or never came to be.
+    pub(super) async fn remove_companion(&self, who: &Identity, run: RunId) {
+        let removed = match Relays::of(&self.shared) {
+            Ok(relays) => relays.remove_companion(who, run).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%run, %error, "what went along with a run that is gone stays: remove relay-{run}");
+        }
     }
 
     async fn stop_for_removal(&self, who: &Identity, run: RunId) -> Result<(), Error> {

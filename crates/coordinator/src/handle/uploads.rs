@@ -28,14 +28,21 @@ pub struct Upload {
     of: Source,
     vetting: Vetting,
     shared: Arc<Shared>,
-    _reservation: Reservation,
+    /// None for one that was gathered in a [`Room`].
+    _reservation: Option<Reservation>,
 }
 
-/// Room for a piece that is gathered before it is uploaded; given back when dropped.
+/// Room for pieces that are gathered one after another before they are uploaded; given back when dropped.
 #[derive(Debug)]
 pub struct Room {
     len: u64,
-    reservation: Reservation,
+    _reservation: Reservation,
+}
+
+impl Room {
+    pub(crate) fn of(len: u64, reservation: Reservation) -> Room {
+        Room { len, _reservation: reservation }
+    }
 }
 
 /// Whose piece it is.
@@ -166,19 +173,19 @@ impl Handle {
     /// Waits, for as long as it takes, until a front-end may gather `len` bytes of a piece that its peer does not cut itself.
     ///
     /// # Errors
-    /// Unavailable when the server ends.
+    /// None but that the budget is gone.
     /// # Cancel safety
     /// Safe: a dropped call keeps nothing.
     pub async fn room(&self, len: u64) -> Result<Room, Error> {
         loop {
             match self.shared.budget.reserve(len).await {
                 Err(error) if error.kind() == ErrorKind::Exhausted => {}
-                reserved => return reserved.map(|reservation| Room { len, reservation }),
+                reserved => return reserved.map(|reservation| Room::of(len, reservation)),
             }
         }
     }
 
-    /// [`Handle::upload`] of a piece that was gathered in `room`.
+    /// [`Handle::upload`] of a piece that was gathered in `room`, which the caller keeps until it is stored.
     ///
     /// # Errors
     /// As [`Handle::upload`], but for too many bytes in flight; invalid argument for more bytes than the room is for.
@@ -189,7 +196,7 @@ impl Handle {
         who: &Identity,
         task: TaskId,
         len: u64,
-        room: Room,
+        room: &Room,
     ) -> Result<Upload, Error> {
         if len > room.len {
             return Err(Error::invalid(format!("{len} bytes were gathered in room for {}", room.len)));
@@ -202,7 +209,7 @@ impl Handle {
         who: &Identity,
         task: TaskId,
         len: u64,
-        room: Option<Room>,
+        room: Option<&Room>,
     ) -> Result<Upload, Error> {
         let (run, standing) = self.open_task(who, task).await?;
         let hold = task_hold(task)?;
@@ -232,7 +239,7 @@ impl Handle {
         len: u64,
         allowed: u64,
         of: Source,
-        room: Option<Room>,
+        room: Option<&Room>,
     ) -> Result<Upload, Error> {
         let reserved = self.reserve_room(&hold, len, allowed, room).await;
         let (writer, reservation) = reserved.inspect_err(|error| note(&self.shared, &of, error))?;
@@ -245,8 +252,8 @@ impl Handle {
         hold: &Hold,
         len: u64,
         allowed: u64,
-        room: Option<Room>,
-    ) -> Result<(Box<dyn ObjectWriter>, Reservation), Error> {
+        room: Option<&Room>,
+    ) -> Result<(Box<dyn ObjectWriter>, Option<Reservation>), Error> {
         if len > PIECE_LEN_MAX {
             return Err(Error::invalid(format!(
                 "a piece of {len} bytes exceeds the limit of {PIECE_LEN_MAX}"
@@ -259,10 +266,22 @@ impl Handle {
             return Err(Error::invalid(message));
         }
         let reservation = match room {
-            Some(room) => room.reservation,
-            None => self.shared.budget.reserve(len).await?,
+            Some(_) => None,
+            None => Some(self.shared.budget.reserve(len).await?),
         };
         Ok((self.shared.blob.writer(hold, len).await?, reservation))
+    }
+
+    /// Whether a task of this participant's is open. No sign of life: it is asked on the participant's behalf.
+    ///
+    /// # Errors
+    /// Unavailable while the run cannot be read.
+    pub fn is_open(&self, site: &SiteName, task: TaskId) -> Result<bool, Error> {
+        match self.find_task(site, task) {
+            Ok((_, standing)) => Ok(matches!(standing, TaskStanding::Open(_))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The open assignment behind a task of the caller's. That it is not open is told only when that is durable.

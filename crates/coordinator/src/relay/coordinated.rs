@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sheaf_domain::{Digest, ErrorKind, Identity, Role, RunId, RunPhase, SiteName};
-use sheaf_relay::{Answer, Event, Loss, Outcome, Rejected, Relay, Standing};
+use sheaf_domain::{Digest, ErrorKind, Identity, Principal, Role, RunId, RunPhase, SiteName};
+use sheaf_relay::{Answer, Event, Letter, Loss, Outcome, Rejected, Relay, Standing};
 use tokio::sync::oneshot;
 
 use super::letters::handed;
+use super::participants::is_known_by_key;
 use super::writer::{Command, Work, fits};
 use super::{Core, Handed, Relays};
 use crate::Error;
@@ -48,6 +49,14 @@ pub enum Reply {
     Here(Handed),
     /// It will not be: it was taken back, or the run is over.
     Never,
+}
+
+fn question(letter: Digest, found: &Letter) -> Question {
+    Question {
+        letter,
+        header: found.header.clone(),
+        handed_out: !matches!(found.standing, Standing::Incoming | Standing::Waiting),
+    }
 }
 
 impl Relays {
@@ -137,14 +146,27 @@ impl Relays {
     /// # Errors
     /// Not found; unavailable while the run is being rebuilt.
     pub fn questions(&self, run: RunId, site: &SiteName) -> Result<Vec<Question>, Error> {
-        self.slot(run)?.read(|state| {
-            let questions = state.letters_to(site).map(|(letter, found)| Question {
-                letter,
-                header: found.header.clone(),
-                handed_out: !matches!(found.standing, Standing::Incoming | Standing::Waiting),
+        self.slot(run)?
+            .read(|state| state.letters_to(site).map(|(letter, found)| question(letter, found)).collect())
+    }
+
+    /// Letters of the server's, in whatever run, that are not answered and whose recipients are not there.
+    pub fn stray(&self) -> Vec<(RunId, SiteName, Question)> {
+        let mut stray = Vec::new();
+        for run in self.coordinated() {
+            let found = self.slot(run).and_then(|slot| {
+                slot.read(|state| {
+                    let letters = state.unanswered().filter_map(|(letter, found)| {
+                        let Principal::Participant(site) = &found.to else { return None };
+                        Some((site.clone(), letter, found))
+                    });
+                    let away = letters.filter(|(site, _, _)| !self.is_online(site));
+                    away.map(|(site, letter, found)| (run, site, question(letter, found))).collect::<Vec<_>>()
+                })
             });
-            questions.collect()
-        })
+            stray.extend(found.unwrap_or_default());
+        }
+        stray
     }
 
     /// Waits until a letter of the server's is answered. That its recipient is away is no reason to give it up.
@@ -203,8 +225,7 @@ impl Relays {
     /// The identity under which a participant that is known by its key acts.
     pub fn identity(&self, site: &SiteName) -> Option<Identity> {
         let known = self.shared.registry.site(site)?;
-        let by_key = known.role == Role::Participant && known.certificate.is_none();
-        by_key.then(|| Identity {
+        is_known_by_key(&known).then(|| Identity {
             trust_domain: self.shared.ca.trust_domain().to_owned(),
             name: site.clone(),
             role: Role::Participant,

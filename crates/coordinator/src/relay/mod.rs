@@ -18,12 +18,12 @@ mod slot;
 mod transaction;
 mod writer;
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, Weak};
 
-use sheaf_domain::{RunId, Span};
+use sheaf_domain::{Principal, RunId, Span};
 use sheaf_runtime::TaskScope;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::Error;
 use crate::shared::Shared;
@@ -86,6 +86,8 @@ pub(crate) struct Core {
     /// Companions of coordinated runs that are about to be.
     beginning: Mutex<HashSet<RunId>>,
     online: Online,
+    /// Who reads long objects: its turns.
+    readers: Mutex<HashMap<Principal, Weak<Semaphore>>>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -105,6 +107,7 @@ impl Relays {
             broken: Broken::default(),
             beginning: Mutex::default(),
             online: Online::default(),
+            readers: Mutex::default(),
             commands,
         });
         // Weak: what all share must not keep itself.

@@ -1,6 +1,6 @@
 //! Objects on their way in and out: bytes are durable before they count, and are read only by those who may.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use sheaf_blob::{Hold, ObjectWriter};
@@ -12,7 +12,8 @@ use super::slot::Slot;
 use crate::budget::Reservation;
 use crate::outbox::lock;
 use crate::shared::hold;
-use crate::{Error, PIECE_LEN_MAX};
+use crate::{Error, PIECE_LEN_MAX, Room};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The longest object, in bytes: what a message of the stacks that relay can carry, and some room around it.
 pub const OBJECT_LEN_MAX: u64 = (1 << 31) - 4096;
@@ -21,6 +22,10 @@ pub const OBJECT_LEN_MAX: u64 = (1 << 31) - 4096;
 pub(super) const INTAKES_MAX: u32 = 1024;
 /// An object up to this long is read for its reader alone, beside the budget for what is handed out.
 const SMALL_LEN: u64 = 64 * 1024;
+/// Longer objects that one participant, or the application of one run, reads at once; each has a share of that budget.
+const READS_MAX: usize = 2;
+/// Readers that are remembered before those who read nothing are forgotten.
+const READERS_KEPT_MAX: usize = 1024;
 
 /// What becomes of an object that is offered.
 #[derive(Debug)]
@@ -116,6 +121,8 @@ pub struct ObjectReader {
     /// The first bytes, until they are taken.
     first: Option<Bytes>,
     relays: Relays,
+    /// The reader's turn, for a long object.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl ObjectReader {
@@ -157,6 +164,16 @@ impl ObjectReader {
 }
 
 impl Relays {
+    /// Room for `len` bytes of a message that is held whole.
+    ///
+    /// # Errors
+    /// Exhausted when too many bytes are in flight.
+    /// # Cancel safety
+    /// Safe: a dropped call keeps nothing.
+    pub async fn room(&self, len: u64) -> Result<Room, Error> {
+        Ok(Room::of(len, self.shared.budget.reserve(len).await?))
+    }
+
     /// Reserves room for an object of `len` bytes that `who` offers; its body may be read only after this returned.
     ///
     /// # Errors
@@ -217,13 +234,39 @@ impl Relays {
         }
         match self.shared.blob.len(&object).await? {
             Some(len) => {
-                let mut reader = ObjectReader { object, len, offset: 0, first: None, relays: self.clone() };
+                let turn = if len > SMALL_LEN { Some(self.reading_turn(who).await?) } else { None };
+                let relays = self.clone();
+                let mut reader = ObjectReader { object, len, offset: 0, first: None, relays, _turn: turn };
                 // Where there is no room for it now, that can still be said.
                 reader.first = Some(reader.read().await?);
                 Ok(Found::There(reader))
             }
             // Freed a moment ago.
             None => Ok(Found::Unknown),
+        }
+    }
+
+    /// A turn to read a long object: one who does not take what he asked for keeps no more from the others than his turns.
+    async fn reading_turn(&self, who: &Principal) -> Result<OwnedSemaphorePermit, Error> {
+        let turns = {
+            let mut readers = lock(&self.core.readers);
+            if readers.len() >= READERS_KEPT_MAX {
+                readers.retain(|_, turns| turns.strong_count() > 0);
+            }
+            let kept = readers.get(who).and_then(Weak::upgrade);
+            kept.unwrap_or_else(|| {
+                let turns = Arc::new(Semaphore::new(READS_MAX));
+                readers.insert(who.clone(), Arc::downgrade(&turns));
+                turns
+            })
+        };
+        let wait = self.shared.settings.inflight_wait.as_duration();
+        match tokio::time::timeout(wait, turns.acquire_owned()).await {
+            Ok(turn) => turn.map_err(|_| Error::shutting_down()),
+            Err(_) => Err(Error::new(
+                ErrorKind::Exhausted,
+                format!("{READS_MAX} long objects are being read already; take those first"),
+            )),
         }
     }
 

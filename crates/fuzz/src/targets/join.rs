@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use sheaf_tensor::{Dtype, TensorSpec, npy};
-use sheaf_wire_flower::array::ArrayReader;
+use sheaf_wire_flower::array::{ArrayReader, Fed};
 use sheaf_wire_flower::frames::grpc_frame;
 use sheaf_wire_flower::legacy::reply::{Part, Reply, ReplyReader};
 use sheaf_wire_flower::proto::client_message::{
@@ -90,12 +90,16 @@ fn check_array(file: &[u8], step: usize) -> bool {
 
 fn array(file: &[u8], step: usize) -> Option<(Dtype, sheaf_tensor::Shape, Vec<u8>)> {
     let mut reader = ArrayReader::default();
-    let mut elements = Vec::new();
-    for piece in file.chunks(step) {
-        elements.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece)).ok()?);
+    let (mut found, mut elements) = (None, Vec::new());
+    // At the end once more, for what came with the header.
+    for piece in file.chunks(step).chain([&[][..]]) {
+        match reader.feed(Bytes::copy_from_slice(piece)).ok()? {
+            Fed::Head(head) => found = Some(head),
+            Fed::Elements(next) => elements.extend_from_slice(&next),
+        }
     }
-    let (dtype, shape) = reader.head().map(|head| (head.dtype, head.shape.clone()))?;
-    reader.finish().ok().map(|()| (dtype, shape, elements))
+    reader.finish().ok()?;
+    found.map(|head| (head.dtype, head.shape, elements))
 }
 
 fn encoded(reply: &Reply) -> Vec<u8> {

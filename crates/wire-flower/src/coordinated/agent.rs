@@ -56,8 +56,14 @@ impl Agent {
         let mut pursuits = Pursuits { on: FuturesUnordered::new(), wanted: HashMap::new() };
         let beat = Beat { working: Vec::new(), client: CLIENT.to_owned() };
         self.passing(self.works.handle.beat(&self.who, beat).await).await?;
-        let first = self.passing(self.works.handle.next(&self.who, &[], Span::from_millis(0)).await).await?;
-        self.take(first.unwrap_or_default(), &mut pursuits);
+        // Before its orders are known, no letter of the node's is known to be unwanted.
+        let first = loop {
+            let asked = self.works.handle.next(&self.who, &[], Span::from_millis(0)).await;
+            if let Some(first) = self.passing(asked).await? {
+                break first;
+            }
+        };
+        self.take(first, &mut pursuits);
         self.clear_up(&mut pursuits);
         while self.works.relays.is_online(&self.who.name) {
             let have: Vec<TaskId> = pursuits.wanted.keys().copied().collect();
@@ -123,12 +129,7 @@ impl Agent {
                     continue;
                 }
                 pursuits.on.push(Box::pin(async move {
-                    while let Err(error) = self.forget(run, question.letter).await {
-                        if !error.is_transient() {
-                            break;
-                        }
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                    self.forget_surely(run, question.letter).await;
                     None
                 }));
             }

@@ -25,11 +25,16 @@ pub use host::FlowerApps;
 use crate::front::Flower;
 use agent::Agent;
 use models::Models;
+use pursuit::task_of;
 
 /// How often it is looked who is there, beside when somebody comes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Answers that are read at once; each holds a piece of an update.
 const READING_MAX: usize = 8;
+/// How often letters are looked for that nobody waits for, and whose nodes went away.
+const TIDY_EVERY: Duration = Duration::from_secs(30);
+/// Column-major arrays that are held and turned at once.
+const CONVERSIONS_MAX: usize = 1;
 
 /// What all agents stand on.
 #[derive(Debug)]
@@ -41,6 +46,7 @@ struct Works {
     reader: Identity,
     models: Models,
     reading: Semaphore,
+    conversions: Semaphore,
 }
 
 impl Flower {
@@ -56,9 +62,15 @@ impl Flower {
             reader: self.local_operator().clone(),
             models: Models::default(),
             reading: Semaphore::new(READING_MAX),
+            conversions: Semaphore::new(CONVERSIONS_MAX),
         });
         let acting: Arc<Mutex<HashSet<SiteName>>> = Arc::default();
+        let mut looked_after = self.clock.monotonic();
         loop {
+            if self.clock.monotonic().saturating_sub(looked_after) >= TIDY_EVERY {
+                looked_after = self.clock.monotonic();
+                works.take_back_stray().await;
+            }
             for site in works.relays.online() {
                 if let Some(who) = works.relays.identity(&site)
                     && lock(&acting).insert(site.clone())
@@ -75,6 +87,20 @@ impl Flower {
                 () = scope.cancelled() => return,
                 () = works.relays.somebody_came() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+}
+
+impl Works {
+    /// Takes back letters whose tasks are closed and whose nodes are gone: each keeps a whole model.
+    async fn take_back_stray(&self) {
+        for (run, site, question) in self.relays.stray() {
+            let Some(task) = task_of(&question) else { continue };
+            // What cannot be told now is looked at again.
+            let closed = self.handle.is_open(&site, task).is_ok_and(|open| !open);
+            if closed && let Err(error) = self.relays.take_back(run, question.letter, true).await {
+                tracing::debug!(%run, %site, %task, %error, "a letter that nobody waits for stays for now");
             }
         }
     }

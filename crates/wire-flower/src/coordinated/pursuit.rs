@@ -46,14 +46,28 @@ impl Agent {
                     }
                     Err(closed) => {
                         tracing::debug!(%run, %site, %task, %error, %closed, "a task of a node's is over");
+                        self.let_go(run, task).await;
                         break;
                     }
-                    Ok(()) => break,
+                    Ok(()) => {
+                        self.let_go(run, task).await;
+                        break;
+                    }
                 }
             }
             tokio::time::sleep(PAUSE).await;
         }
         task
+    }
+
+    /// Forgets what letter there is about a task that is over.
+    async fn let_go(&self, run: RunId, task: TaskId) {
+        let questions = self.works.relays.questions(run, &self.who.name).unwrap_or_default();
+        for question in questions.iter().filter(|question| task_of(question) == Some(task)) {
+            self.forget_surely(run, question.letter).await;
+        }
+        // What failed for good once would be handed out again at once.
+        tokio::time::sleep(PAUSE).await;
     }
 
     async fn attempt(&self, order: &WorkOrder, withdrawn: &mut watch::Receiver<bool>) -> Result<(), Error> {
@@ -98,6 +112,16 @@ impl Agent {
         match relays.reply_to(run, letter).await? {
             Reply::Here(handed) => self.confirm(run, handed.letter).await,
             Reply::Never => Ok(()),
+        }
+    }
+
+    /// [`Agent::forget`], tried again while it may come to pass.
+    pub(super) async fn forget_surely(&self, run: RunId, letter: Digest) {
+        while let Err(error) = self.forget(run, letter).await {
+            if !error.is_transient() {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -208,7 +232,7 @@ impl Agent {
             }
         };
         let permit = works.reading.acquire().await.map_err(|_| shutting_down())?;
-        let reader = ReplyReader::new(&works.handle, &works.relays, handed);
+        let reader = ReplyReader::new(&works.handle, &works.relays, handed, &works.conversions);
         let submission = reader.submission(&self.who, &Asked { task, output }).await;
         let outcome = match submission {
             Ok(submission) => works.handle.submit(&self.who, submission).await,

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use prost::Message as _;
+use sheaf_coordinator::{METRIC_NAME_LEN_MAX, METRICS_MAX};
 use sheaf_domain::{ConfigMap, ConfigValue, Digest, Metrics};
 use sheaf_tensor::Dtype;
 
@@ -185,6 +186,13 @@ pub(super) fn measured(record: proto::MetricRecord) -> Result<(f64, Metrics), St
         match single(&value) {
             Some(value) => drop(metrics.insert(key, value)),
             None => {
+                if metrics.len() + count(&value) > METRICS_MAX || key.len() > METRIC_NAME_LEN_MAX {
+                    return Err(format!(
+                        "the metric {:?} has {} values; a result has at most {METRICS_MAX}, with names of {METRIC_NAME_LEN_MAX} bytes",
+                        shown(&key),
+                        count(&value)
+                    ));
+                }
                 let values = many(value).into_iter().enumerate();
                 metrics.extend(values.map(|(idx, value)| (format!("{key}[{idx}]"), value)));
             }
@@ -201,6 +209,15 @@ fn single(value: &Measured) -> Option<f64> {
         Measured::Sint64(value) => Some(*value as f64),
         Measured::Uint64(value) => Some(*value as f64),
         _ => None,
+    }
+}
+
+fn count(value: &Measured) -> usize {
+    match value {
+        Measured::DoubleList(list) => list.vals.len(),
+        Measured::SintList(list) => list.vals.len(),
+        Measured::UintList(list) => list.vals.len(),
+        _ => 1,
     }
 }
 
@@ -233,7 +250,7 @@ pub(super) fn shown(name: &str) -> String {
 }
 
 /// Digits of an object's name.
-const ID_LEN: usize = 64;
+pub(super) const ID_LEN: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -318,5 +335,18 @@ mod tests {
         assert_eq!(metrics, expected.map(|(name, value)| (name.to_owned(), value)).into());
         assert!(measured(record(vec![])).unwrap_err().contains("no `num-examples`"));
         assert!(measured(record(vec![("num-examples", counts)])).unwrap_err().contains("is a list"));
+    }
+
+    #[test]
+    fn metrics_without_bounds_are_refused_before_they_are_named() {
+        let zeros = |count| Measured::SintList(proto::SintList { vals: vec![0; count] });
+        let weighed = |key: &str, value| record(vec![("num-examples", Measured::Sint64(1)), (key, value)]);
+        assert_eq!(measured(weighed("list", zeros(METRICS_MAX))).unwrap().1.len(), METRICS_MAX);
+        // With the name of each, this would come to a million megabytes.
+        let long = "n".repeat(1 << 20);
+        for (key, count) in [("list", METRICS_MAX + 1), ("list", 1 << 20), (&long, 2), (&long, 1 << 20)] {
+            let refused = measured(weighed(key, zeros(count))).unwrap_err();
+            assert!(refused.contains("at most 256"), "{refused}");
+        }
     }
 }

@@ -13,14 +13,21 @@ use sheaf_domain::{
     Digest, Identity, Manifest, Metrics, Principal, Refusal, SlotName, Submission, SubmittedSlot, TaskId,
 };
 use sheaf_tensor::{TensorSpec, npy};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::records::{ARRAY_STYPE, measured, shown, split};
-use crate::array::ArrayReader;
+use super::records::{ARRAY_STYPE, ID_LEN, measured, shown, split};
+use crate::array::{ArrayReader, Fed};
 use crate::proto;
 use crate::update::{UpdateError, UpdateWriter};
 
-/// The longest small object that is read, in bytes: records of names, arrays' descriptions, metrics.
-const SMALL_LEN_MAX: u64 = 16 << 20;
+/// The longest record of records, and of metrics, that is read, in bytes: more than the metrics that a result may have.
+const RECORD_LEN_MAX: u64 = 128 * 1024;
+/// What a name takes at most in a record of arrays beside its own bytes, each of which may be escaped; and an array's description.
+const ENTRY_LEN: u64 = 128;
+const ESCAPED_LEN: u64 = 6;
+const DESCRIPTION_LEN: u64 = 4096;
+/// The longest number of a chunk in a description, with what is around it.
+const CHUNK_NUMBER_LEN: u64 = 24;
 /// Chunks may be as short as this on average; shorter ones only cost time.
 const CHUNK_LEN_LEAST: u64 = 256;
 
@@ -49,14 +56,21 @@ pub(super) struct ReplyReader<'a> {
     handle: &'a Handle,
     relays: &'a Relays,
     handed: &'a Handed,
+    /// For arrays that are held while they are turned.
+    conversions: &'a Semaphore,
     /// What lies below each object.
     tree: HashMap<Digest, &'a [Digest]>,
 }
 
 impl<'a> ReplyReader<'a> {
-    pub(super) fn new(handle: &'a Handle, relays: &'a Relays, handed: &'a Handed) -> ReplyReader<'a> {
+    pub(super) fn new(
+        handle: &'a Handle,
+        relays: &'a Relays,
+        handed: &'a Handed,
+        conversions: &'a Semaphore,
+    ) -> ReplyReader<'a> {
         let tree = handed.objects.iter().map(|object| (object.id, object.children.as_slice())).collect();
-        ReplyReader { handle, relays, handed, tree }
+        ReplyReader { handle, relays, handed, conversions, tree }
     }
 
     /// Turns the answer into a submission, whose bytes are durable.
@@ -82,7 +96,7 @@ impl<'a> ReplyReader<'a> {
     async fn records(&self, with_arrays: bool) -> Result<(Option<Digest>, Digest), ReplyError> {
         let content = self.children(&self.handed.letter).first().copied();
         let content = content.ok_or_else(|| malformed("it has no content"))?;
-        let (type_name, _) = self.small(content).await?;
+        let (type_name, _) = self.small(content, RECORD_LEN_MAX).await?;
         if type_name != "RecordDict" {
             return Err(malformed(format!("its content is a {:?}, no RecordDict", shown(&type_name))));
         }
@@ -100,7 +114,7 @@ impl<'a> ReplyReader<'a> {
     }
 
     async fn metrics(&self, record: &Digest) -> Result<(f64, Metrics), ReplyError> {
-        let (_, body) = self.small(*record).await?;
+        let (_, body) = self.small(*record, RECORD_LEN_MAX).await?;
         let record = proto::MetricRecord::decode(body)
             .map_err(|error| malformed(format!("its MetricRecord cannot be read: {error}")))?;
         measured(record).map_err(malformed)
@@ -115,7 +129,9 @@ impl<'a> ReplyReader<'a> {
         record: Digest,
     ) -> Result<Manifest, ReplyError> {
         let schema = |message: String| ReplyError::Refused(Refusal::Schema { slot: slot.clone(), message });
-        let (_, body) = self.small(record).await?;
+        let names_len = |spec: &TensorSpec| ENTRY_LEN + ESCAPED_LEN * spec.name.len() as u64;
+        let (_, body) =
+            self.small(record, DESCRIPTION_LEN + model.specs().map(names_len).sum::<u64>()).await?;
         let mut named: BTreeMap<String, String> = serde_json::from_slice(&body)
             .map_err(|error| malformed(format!("its ArrayRecord cannot be read: {error}")))?;
         let mut writer = UpdateWriter::new(self.handle.clone(), who.clone(), task);
@@ -142,7 +158,8 @@ impl<'a> ReplyReader<'a> {
         writer: &mut UpdateWriter,
     ) -> Result<(), ArrayError> {
         let name = &spec.name;
-        let (_, body) = self.small(array).await?;
+        let chunks_max = 16 + spec.byte_len() / CHUNK_LEN_LEAST;
+        let (_, body) = self.small(array, DESCRIPTION_LEN + CHUNK_NUMBER_LEN * chunks_max).await?;
         let about: About = serde_json::from_slice(&body)
             .map_err(|error| ArrayError::Other(format!("tensor {name:?} cannot be read: {error}")))?;
         if about.stype != ARRAY_STYPE {
@@ -151,17 +168,17 @@ impl<'a> ReplyReader<'a> {
                 "tensor {name:?} is serialised as {stype:?}; only {ARRAY_STYPE:?} is read"
             )));
         }
-        let chunks_max = 16 + spec.byte_len() / CHUNK_LEN_LEAST;
         if about.arraychunk_ids.len() as u64 > chunks_max {
             let count = about.arraychunk_ids.len();
             return Err(ArrayError::Other(format!(
                 "tensor {name:?} comes in {count} chunks, at most {chunks_max} are read"
             )));
         }
-        writer.tensor(spec.clone()).map_err(ReplyError::from)?;
+        writer.tensor(spec.clone()).await.map_err(ReplyError::from)?;
         let named = |what: &dyn std::fmt::Display| ArrayError::Other(format!("tensor {name:?}: {what}"));
         let mut file = ArrayReader::default();
-        let mut is_checked = false;
+        // Held while the array is, where it is held.
+        let mut _conversion = None;
         for child_idx in about.arraychunk_ids {
             let chunk = self.children(&array).get(child_idx).copied();
             let chunk = chunk.ok_or_else(|| {
@@ -175,17 +192,29 @@ impl<'a> ReplyReader<'a> {
                 } else {
                     bytes
                 };
-                let ready = file.feed(bytes).map_err(|error| named(&error))?;
-                if let Some(head) = file.head().filter(|_| !is_checked) {
-                    check_head(head, spec).map_err(|other| named(&other))?;
-                    is_checked = true;
-                }
-                if !ready.is_empty() {
-                    writer.write(ready).await.map_err(ReplyError::from)?;
+                let mut bytes = Some(bytes);
+                while let Some(next) = bytes.take() {
+                    match file.feed(next).map_err(|error| named(&error))? {
+                        Fed::Head(head) => {
+                            check_head(&head, spec).map_err(|other| named(&other))?;
+                            if head.is_fortran {
+                                _conversion = Some(self.conversion().await?);
+                            }
+                            bytes = Some(Bytes::new());
+                        }
+                        Fed::Elements(ready) if ready.is_empty() => {}
+                        Fed::Elements(ready) => writer.write(ready).await.map_err(ReplyError::from)?,
+                    }
                 }
             }
         }
         file.finish().map_err(|error| named(&error))
+    }
+
+    async fn conversion(&self) -> Result<SemaphorePermit<'_>, ReplyError> {
+        let ended =
+            |_| sheaf_coordinator::Error::new(sheaf_domain::ErrorKind::Unavailable, "the server ends");
+        Ok(self.conversions.acquire().await.map_err(ended)?)
     }
 
     fn children(&self, object: &Digest) -> &[Digest] {
@@ -216,14 +245,13 @@ impl<'a> ReplyReader<'a> {
         Ok(split(&beginning, self.children(&object).len()).map_err(malformed)?.0)
     }
 
-    /// The name of a small object's type, and its body.
-    async fn small(&self, object: Digest) -> Result<(String, Bytes), ReplyError> {
+    /// The name of a small object's type, and its body, of `body_len_max` bytes at most.
+    async fn small(&self, object: Digest, body_len_max: u64) -> Result<(String, Bytes), ReplyError> {
         let mut reader = self.open(object).await?;
-        if reader.len() > SMALL_LEN_MAX {
-            let len = reader.len();
-            return Err(malformed(format!(
-                "a record of it has {len} bytes, at most {SMALL_LEN_MAX} are read"
-            )));
+        let ids_len = self.children(&object).len() as u64 * (ID_LEN as u64 + 1);
+        let (len, len_max) = (reader.len(), body_len_max + ids_len + DESCRIPTION_LEN);
+        if len > len_max {
+            return Err(malformed(format!("a record of it has {len} bytes, at most {len_max} are read")));
         }
         let mut whole = BytesMut::new();
         while let Some(bytes) = reader.next().await? {

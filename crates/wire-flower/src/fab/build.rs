@@ -1,7 +1,7 @@
 //! A bundle made of an app's directory, with the files that upstream's command would take.
 //!
-//! Which those are: sources and texts by their endings, without what `.gitignore` names, tests, build products and hidden
-//! directories; `fab-include` and `fab-exclude` of the app narrow it. Links are not followed. `[tool.flwr.federations]` stays here. The
+//! Which those are: sources and texts by their endings, without what `.gitignore` names, tests, build products and the directories of
+//! tools (`.git`, `.venv` and the like); `fab-include` and `fab-exclude` of the app narrow it. Links are not followed. `[tool.flwr.federations]` stays here. The
 //! archive is the same for the same files. Source: `flwr/cli/build.py`, 1.42.0; the bytes differ, and with them the hash.
 
 use std::collections::BTreeMap;

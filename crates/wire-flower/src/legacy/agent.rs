@@ -22,6 +22,8 @@ use tokio::sync::watch;
 
 /// How long a request for work is held.
 const HOLD: Span = Span::from_secs(20);
+/// How long to wait before a result that could not be handed in now is handed in again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long a client may take over its goodbye.
 const GOODBYE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What counts for a result that rests on no examples: next to nothing.
@@ -225,7 +227,16 @@ impl Agent {
             .zip(manifest)
             .map(|(output, manifest)| SubmittedSlot { slot: output.slot.clone(), manifest });
         let submission = Submission { task, slots: slots.into_iter().collect(), num_examples, metrics };
-        match self.join.handle.submit(who, submission).await {
+        let submitted = loop {
+            match self.join.handle.submit(who, submission.clone()).await {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(client = %who.name, %error, "an answer waits to be handed in");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                submitted => break submitted,
+            }
+        };
+        match submitted {
             Ok(SubmitOutcome::Refused { refusal }) => {
                 tracing::warn!(client = %who.name, %refusal, "an answer was refused");
             }

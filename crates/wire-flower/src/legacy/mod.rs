@@ -38,7 +38,7 @@ use crate::routes::Route;
 /// The most clients at once, as upstream.
 pub const CLIENTS_MAX: usize = 1000;
 /// Arrays that are converted at once; each is held while it is.
-const CONVERSIONS_MAX: usize = 4;
+const CONVERSIONS_MAX: usize = 1;
 /// Pieces on their way to a client.
 const PIECES_MAX: usize = 4;
 

@@ -54,9 +54,11 @@ impl Stream {
         Stream { from, to }
     }
 
-    /// Sends the next piece once there is room.
+    /// Sends the next piece once there is room, within bounds of time.
     pub(crate) async fn send(&mut self, piece: Bytes) -> Result<(), End> {
-        self.to.send(Ok(piece)).await.map_err(|_| End::Gone)
+        let late = |_| End::Broken("it did not take its message in time".to_owned());
+        let sent = tokio::time::timeout(PIECE_WAIT_MAX, self.to.send(Ok(piece))).await;
+        sent.map_err(late)?.map_err(|_| End::Gone)
     }
 
     /// The next piece of the answer; within bounds of time once it has `begun`.

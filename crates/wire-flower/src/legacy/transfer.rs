@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use sheaf_coordinator::WorkOrder;
 use sheaf_domain::{ByteSpan, ErrorKind, Identity, Manifest};
-use sheaf_tensor::{Dtype, Shape, TensorSpec};
+use sheaf_tensor::{TensorSpec, npy};
 use tokio::sync::SemaphorePermit;
 
 use super::Join;
 use super::order::{Order, TENSOR_TYPE, with_parameters};
 use super::reply::{Kind, Part, Reply, ReplyReader};
 use super::stream::{End, Stream};
-use crate::array::ArrayReader;
+use crate::array::{ArrayReader, Fed};
 use crate::proto::Scalar;
 use crate::update::{UpdateError, UpdateWriter};
 
@@ -211,28 +211,42 @@ impl<'j> Update<'j> {
     }
 
     async fn bytes(&mut self, bytes: Bytes) -> Result<(), End> {
-        let broken = self.broken();
-        let Some((array, len)) = self.array.as_mut().filter(|_| self.dropped.is_none()) else {
-            return Ok(());
-        };
-        let is_new = array.head().is_none();
-        let elements = array.feed(bytes).map_err(|error| broken(error.to_string()))?;
-        if let Some(head) = array.head().filter(|_| is_new) {
-            let (needed, len) = (head.file_len(), *len);
-            if needed != len {
-                return Err(broken(format!("the array needs a file of {needed} bytes and has one of {len}")));
+        let mut bytes = Some(bytes);
+        while let Some(next) = bytes.take() {
+            let broken = self.broken();
+            let Some((array, len)) = self.array.as_mut().filter(|_| self.dropped.is_none()) else {
+                return Ok(());
+            };
+            match array.feed(next).map_err(|error| broken(error.to_string()))? {
+                Fed::Head(head) => {
+                    let (needed, len) = (head.file_len(), *len);
+                    if needed != len {
+                        let detail = format!("the array needs a file of {needed} bytes and has one of {len}");
+                        return Err(broken(detail));
+                    }
+                    self.head(head).await?;
+                    // What came with it.
+                    bytes = Some(Bytes::new());
+                }
+                Fed::Elements(elements) if elements.is_empty() => {}
+                Fed::Elements(elements) => self.write(elements).await?,
             }
-            let (dtype, shape) = (head.dtype, head.shape.clone());
-            if head.is_fortran {
-                let permit = self.join.conversions.acquire().await;
-                self.conversion = Some(permit.map_err(|_| End::Refused("the server stops".to_owned()))?);
-            }
-            self.tensor(dtype, shape)?;
         }
-        if elements.is_empty() {
-            return Ok(());
+        Ok(())
+    }
+
+    async fn head(&mut self, head: npy::Head) -> Result<(), End> {
+        let named = self.names.get(self.num_tensors).cloned();
+        let name = named.unwrap_or_else(|| self.num_tensors.to_string());
+        if let Some(writer) = &mut self.writer {
+            let begun = writer.tensor(TensorSpec { name, dtype: head.dtype, shape: head.shape }).await;
+            self.settle(begun)?;
         }
-        self.write(elements).await
+        if head.is_fortran {
+            let permit = self.join.conversions.acquire().await;
+            self.conversion = Some(permit.map_err(|_| End::Refused("the server stops".to_owned()))?);
+        }
+        Ok(())
     }
 
     fn end(&mut self) -> Result<(), End> {
@@ -242,14 +256,6 @@ impl<'j> Update<'j> {
         self.conversion = None;
         self.num_tensors += 1;
         Ok(())
-    }
-
-    fn tensor(&mut self, dtype: Dtype, shape: Shape) -> Result<(), End> {
-        let named = self.names.get(self.num_tensors).cloned();
-        let name = named.unwrap_or_else(|| self.num_tensors.to_string());
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        let begun = writer.tensor(TensorSpec { name, dtype, shape });
-        self.settle(begun)
     }
 
     async fn write(&mut self, elements: Bytes) -> Result<(), End> {
