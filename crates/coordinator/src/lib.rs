@@ -43,8 +43,9 @@ pub use logins::{LoginOverview, LoginRequest};
 pub use outbox::Withdrawn;
 pub use registry::SiteKeyFacts;
 pub use relay::{
-    Answered, Bring, Claimed, Found, Handed, Intake, KeyFacts, KeyOverview, LogCursor, LogLine, NewRelay,
-    OBJECT_LEN_MAX, ObjectReader, Posted, Question, RelayOverview, RelaySettings, Relays, Reply, Seat, Token,
+    Answered, Bring, Claimed, Found, Handed, Intake, KeyCard, KeyFacts, KeyOverview, LogCursor, LogLine,
+    NewRelay, OBJECT_LEN_MAX, ObjectReader, Posted, Question, RelayOverview, RelaySettings, Relays, Reply,
+    Seat, Token,
 };
 pub use replay::{ReplayReport, ReplayRound, ReplayVerdict};
 pub use service::{Coordinator, Dependencies};

@@ -206,6 +206,8 @@ mod tests {
             state,
             enrolled_at: Timestamp::from_millis(1),
             last_seen: None,
+            label: None,
+            location: None,
         }
     }
 

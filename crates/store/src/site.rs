@@ -24,6 +24,10 @@ pub struct SiteRecord {
     pub enrolled_at: Timestamp,
     /// When it was last heard of, as far as was written down.
     pub last_seen: Option<Timestamp>,
+    /// What its operator calls it beside its name; shown, never looked up.
+    pub label: Option<String>,
+    /// Where it is, as `<latitude>,<longitude>` in degrees.
+    pub location: Option<String>,
 }
 
 /// A certificate we issued.

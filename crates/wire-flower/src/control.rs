@@ -10,6 +10,7 @@ use sheaf_coordinator::{Error, LogCursor, NewRelay};
 use sheaf_domain::{ErrorKind, Identity, RunId};
 
 use crate::answer::Answer;
+use crate::card::card;
 use crate::error::{FlowerCode, FlowerError};
 use crate::fab;
 use crate::front::{Flower, public_key};
@@ -167,7 +168,8 @@ impl Flower {
     async fn register_node(&self, request: proto::RegisterNodeRequest) -> Result<Answer, FlowerError> {
         let key = public_key(&request.public_key)
             .map_err(|error| FlowerError::new(FlowerCode::PublicKeyNotValid, error.detail))?;
-        let site = self.relays.register(&key).await.map_err(|error| match error.kind() {
+        let card = card(request)?;
+        let site = self.relays.register(&key, card).await.map_err(|error| match error.kind() {
             ErrorKind::Conflict => FlowerError::new(FlowerCode::PublicKeyAlreadyInUse, error.to_string()),
             _ => told(&error),
         })?;

@@ -42,6 +42,7 @@ pub enum FlowerCode {
     FailedToCreateRun,
     InvalidAppSpec,
     AccountAuthenticationFailed,
+    InvalidSupernodeLocation,
     UnsupportedContentType,
     InvalidProtobufPayload,
     RuntimeAuthenticationFailed,
@@ -92,6 +93,7 @@ impl FlowerCode {
             C::FederationNotFound => (Some(25), 412, G::FailedPrecondition),
             C::InvalidAppSpec => (Some(33), 412, G::FailedPrecondition),
             C::AccountAuthenticationFailed => (Some(36), 401, G::Unauthenticated),
+            C::InvalidSupernodeLocation => (Some(45), 400, G::InvalidArgument),
             C::UnsupportedContentType => (Some(1002), 415, G::InvalidArgument),
             C::InvalidProtobufPayload => (Some(1003), 400, G::InvalidArgument),
             C::RuntimeAuthenticationFailed => (Some(1008), 401, G::Unauthenticated),
@@ -203,7 +205,7 @@ mod tests {
     use FlowerCode as C;
 
     /// What a SuperNode meets in place of each refusal.
-    const TOWARD_NODES: [(FlowerCode, u16); 37] = [
+    const TOWARD_NODES: [(FlowerCode, u16); 38] = [
         (C::NoFederationManagement, 503),
         (C::InvalidRunConfig, 503),
         (C::RunIdNotFound, 503),
@@ -214,6 +216,7 @@ mod tests {
         (C::PublicKeyAlreadyInUse, 503),
         (C::NodeNotFound, 503),
         (C::FederationNotFound, 503),
+        (C::InvalidSupernodeLocation, 503),
         (C::NoPermissions, 503),
         (C::FailedToCreateRun, 503),
         (C::InvalidAppSpec, 503),

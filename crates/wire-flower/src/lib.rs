@@ -9,6 +9,7 @@
 mod adapter;
 mod answer;
 pub mod array;
+mod card;
 mod connection;
 mod control;
 pub mod coordinated;

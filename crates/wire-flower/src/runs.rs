@@ -91,8 +91,8 @@ pub(crate) fn node_info(one: &KeyOverview) -> Option<proto::NodeInfo> {
         online_until: one.online_until.map(seconds),
         heartbeat_interval: one.beat_every.as_duration().as_secs_f64(),
         public_key: pem(&one.public_key_der).into(),
-        location: None,
-        name: None,
+        location: one.card.location.clone(),
+        name: one.card.label.clone(),
     })
 }
 

@@ -87,10 +87,13 @@ def test_nodes_are_registered_listed_and_unregistered(world):
     cli = harness.Cli(world, server)
     private, public = certs.node_key(world.directory / "known")
     unknown, _ = certs.node_key(world.directory / "unknown")
-    node_id = int(cli.json("supernode", "register", public, "it")["node-id"])
+    card = ("--name", "Ward 3", "--location", "37.4056,-122.0775")
+    node_id = int(cli.json("supernode", "register", public, "it", *card)["node-id"])
     assert cli.run("supernode", "register", public, "it").returncode != 0, "one key, two nodes"
     listed = cli.json("supernode", "list", "it")["nodes"]
     assert [(int(node["node-id"]), node["status"]) for node in listed] == [(node_id, "registered")], listed
+    (kept,) = wire.call(server, "control/list-nodes", wire.control_pb2.ListNodesRequest()).message.nodes_info
+    assert (kept.name, kept.location) == ("Ward 3", "37.4056,-122.0775")
 
     stranger = harness.SuperNode(world, server, 1, key=unknown, name="stranger").start()
     keyless = harness.SuperNode(world, server, 2, name="keyless").start()

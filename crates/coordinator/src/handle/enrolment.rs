@@ -199,6 +199,8 @@ impl Handle {
             state,
             enrolled_at: same_key.map_or(now, |site| site.enrolled_at),
             last_seen: same_key.and_then(|site| site.last_seen),
+            label: same_key.and_then(|site| site.label.clone()),
+            location: same_key.and_then(|site| site.location.clone()),
         };
         self.put(record).await
     }

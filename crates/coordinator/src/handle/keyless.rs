@@ -47,6 +47,8 @@ impl Handle {
             state: SiteState::Active,
             enrolled_at: self.shared.clock.now(),
             last_seen: None,
+            label: None,
+            location: None,
         };
         self.shared.store.put_site(record.clone()).await?;
         self.shared.registry.put(record);

@@ -35,7 +35,7 @@ pub use letters::{Answered, Handed, Posted};
 pub use logbook::{LogCursor, LogLine};
 pub use objects::{Bring, Found, Intake, OBJECT_LEN_MAX, ObjectReader};
 pub(crate) use participants::is_known_by_key;
-pub use participants::{KeyFacts, KeyOverview};
+pub use participants::{KeyCard, KeyFacts, KeyOverview};
 
 use online::Online;
 use slot::{Broken, Slots};

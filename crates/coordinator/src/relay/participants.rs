@@ -48,6 +48,17 @@ pub struct KeyOverview {
     pub online_until: Option<Timestamp>,
     /// How often it says that it beats.
     pub beat_every: Span,
+    /// What its operator says of it.
+    pub card: KeyCard,
+}
+
+/// What an operator says of a participant that is known by its key; shown, never looked up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyCard {
+    /// What it is called beside its name.
+    pub label: Option<String>,
+    /// Where it is, as `<latitude>,<longitude>` in degrees.
+    pub location: Option<String>,
 }
 
 /// The reason kept with participants that an operator took out: for good.
@@ -92,16 +103,16 @@ impl Relays {
     /// A dropped call may still be carried out.
     pub async fn register_self(&self, key: &PublicKey, peer: IpAddr) -> Result<SiteName, Error> {
         self.shared.limiter.admit(peer, self.shared.clock.monotonic())?;
-        self.register(key).await
+        self.register(key, KeyCard::default()).await
     }
 
-    /// Enrols a key; the name it gets follows from it.
+    /// Enrols a key; the name it gets follows from it. `card` is kept as it comes: whoever takes it from a peer bounds it.
     ///
     /// # Errors
     /// Conflict when the key is or was enrolled; exhausted when as many participants are enrolled as may.
     /// # Cancel safety
     /// A dropped call may still be carried out.
-    pub async fn register(&self, key: &PublicKey) -> Result<SiteName, Error> {
+    pub async fn register(&self, key: &PublicKey, card: KeyCard) -> Result<SiteName, Error> {
         let fingerprint = key.fingerprint();
         let name = name_of(&fingerprint)?;
         let turn = self.shared.membership.turn(&name, Some(&fingerprint)).await?;
@@ -125,6 +136,8 @@ impl Relays {
             state: SiteState::Active,
             enrolled_at: self.shared.clock.now(),
             last_seen: None,
+            label: card.label,
+            location: card.location,
         };
         self.shared.store.put_site(record.clone()).await?;
         self.shared.registry.put(record);
@@ -303,6 +316,7 @@ impl Relays {
                 online_until: left
                     .map(|left| wall.after(Span::from_millis(u64::try_from(left.as_millis()).unwrap_or(0)))),
                 beat_every: Span::from_millis(sign.beat_every_ms),
+                card: KeyCard { label: site.label.clone(), location: site.location.clone() },
             }
         })
         .collect()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sheaf_coordinator::{AppHost, CreateRun, Error, Force, Reply};
+use sheaf_coordinator::{AppHost, CreateRun, Error, Force, KeyCard, Reply};
 use sheaf_domain::{ConfigMap, Digest, Identity, Manifest, Principal, RunId, Span};
 use sheaf_pki::{PublicKey, SiteKey};
 use sheaf_relay::{LetterDraft, ObjectDraft, Outcome, Phase};
@@ -60,7 +60,7 @@ async fn create(world: &World, plan: &str) -> RunId {
 async fn node(world: &World) -> Identity {
     let key = SiteKey::generate().unwrap();
     let key = PublicKey::from_spki_der(key.public_key().spki_der()).unwrap();
-    let site = world.relays.register(&key).await.unwrap();
+    let site = world.relays.register(&key, KeyCard::default()).await.unwrap();
     world.relays.activate(&site, std::time::Duration::from_secs(30)).await.unwrap();
     assert_eq!(world.relays.online(), std::slice::from_ref(&site));
     let who = world.relays.identity(&site).unwrap();

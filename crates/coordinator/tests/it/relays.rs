@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sheaf_coordinator::{Answered, Bring, Found, Handed, LogCursor, NewRelay, Posted, Seat};
+use sheaf_coordinator::{Answered, Bring, Found, Handed, KeyCard, LogCursor, NewRelay, Posted, Seat};
 use sheaf_domain::{Digest, ErrorKind, JournalId, Principal, RunId, SiteName, Span, Timestamp};
 use sheaf_pki::{PublicKey, SiteKey};
 use sheaf_relay::{LetterDraft, Loss, ObjectDraft, Outcome, Phase};
@@ -68,7 +68,7 @@ pub(crate) async fn begun(world: &World) -> Relay {
 pub(crate) async fn participant(world: &World) -> SiteName {
     let key = SiteKey::generate().unwrap();
     let key = PublicKey::from_spki_der(key.public_key().spki_der()).unwrap();
-    let site = world.relays.register(&key).await.unwrap();
+    let site = world.relays.register(&key, KeyCard::default()).await.unwrap();
     world.relays.activate(&site, Duration::from_secs(30)).await.unwrap();
     world.relays.heard(&site, None);
     site

@@ -14,7 +14,7 @@ use crate::Error;
 pub const APPLICATION_ID: u32 = 0x5368_6566;
 
 /// The format version this binary writes, and the newest it knows.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The way from one format version to the next, and back.
 #[derive(Debug)]
@@ -30,11 +30,18 @@ pub(super) struct Migration {
 }
 
 /// Every migration, in order.
-pub(super) const MIGRATIONS: [Migration; 1] = [Migration {
-    version: 1,
-    up: include_str!("../../../../migrations/sqlite/0001_state.up.sql"),
-    down: include_str!("../../../../migrations/sqlite/0001_state.down.sql"),
-}];
+pub(super) const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        version: 1,
+        up: include_str!("../../../../migrations/sqlite/0001_state.up.sql"),
+        down: include_str!("../../../../migrations/sqlite/0001_state.down.sql"),
+    },
+    Migration {
+        version: 2,
+        up: include_str!("../../../../migrations/sqlite/0002_site_label.up.sql"),
+        down: include_str!("../../../../migrations/sqlite/0002_site_label.down.sql"),
+    },
+];
 
 /// The format version of the file at `path`; 0 for one without content. The file is not changed.
 pub(super) async fn inspect(options: &SqliteConnectOptions, path: &Path) -> Result<u32, Error> {
@@ -112,7 +119,7 @@ mod tests {
     use super::*;
 
     const NEXT: Migration = Migration {
-        version: 2,
+        version: 3,
         up: "CREATE TABLE notes (note TEXT NOT NULL); INSERT INTO notes VALUES ('kept');",
         down: "DROP TABLE notes;",
     };
@@ -137,18 +144,18 @@ mod tests {
         let mut connection = in_memory().await;
         migrate(&mut connection, 0, &MIGRATIONS).await.unwrap();
         let (mark, version, num_tables) = header(&mut connection).await;
-        assert_eq!((mark, version), (i64::from(APPLICATION_ID), 1));
-        let [first] = MIGRATIONS;
-        migrate(&mut connection, 1, &[first, NEXT]).await.unwrap();
-        assert_eq!(header(&mut connection).await, (mark, 2, num_tables + 1));
+        assert_eq!((mark, version), (i64::from(APPLICATION_ID), 2));
+        let [first, second] = MIGRATIONS;
+        migrate(&mut connection, 2, &[first, second, NEXT]).await.unwrap();
+        assert_eq!(header(&mut connection).await, (mark, 3, num_tables + 1));
     }
 
     #[tokio::test]
     async fn a_migration_that_fails_changes_nothing() {
         let mut connection = in_memory().await;
-        let broken = Migration { version: 3, up: "CREATE TABLE more (id BIGINT); CREATE TABLE (;", down: "" };
-        let [first] = MIGRATIONS;
-        assert!(migrate(&mut connection, 0, &[first, NEXT, broken]).await.is_err());
+        let broken = Migration { version: 4, up: "CREATE TABLE more (id BIGINT); CREATE TABLE (;", down: "" };
+        let [first, second] = MIGRATIONS;
+        assert!(migrate(&mut connection, 0, &[first, second, NEXT, broken]).await.is_err());
         assert_eq!(header(&mut connection).await, (0, 0, 0));
     }
 

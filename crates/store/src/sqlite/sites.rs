@@ -20,15 +20,17 @@ pub(super) async fn put(connection: &mut SqliteConnection, site: &SiteRecord) ->
     let (state, revoked_reason, revoked_at_ms) = state_columns(&site.state)?;
     sqlx::query(
         "INSERT INTO sites (name, role, key_fingerprint, public_key_der, certificate_pem, certificate_serial,
-             certificate_not_after_ms, state, revoked_reason, revoked_at_ms, enrolled_at_ms, last_seen_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+             certificate_not_after_ms, state, revoked_reason, revoked_at_ms, enrolled_at_ms, last_seen_ms, label,
+             location)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
          ON CONFLICT (name) DO UPDATE
          SET role = excluded.role, key_fingerprint = excluded.key_fingerprint,
              public_key_der = excluded.public_key_der, certificate_pem = excluded.certificate_pem,
              certificate_serial = excluded.certificate_serial,
              certificate_not_after_ms = excluded.certificate_not_after_ms, state = excluded.state,
              revoked_reason = excluded.revoked_reason, revoked_at_ms = excluded.revoked_at_ms,
-             enrolled_at_ms = excluded.enrolled_at_ms, last_seen_ms = excluded.last_seen_ms",
+             enrolled_at_ms = excluded.enrolled_at_ms, last_seen_ms = excluded.last_seen_ms,
+             label = excluded.label, location = excluded.location",
     )
     .bind(site.name.as_str())
     .bind(site.role.name())
@@ -42,6 +44,8 @@ pub(super) async fn put(connection: &mut SqliteConnection, site: &SiteRecord) ->
     .bind(revoked_at_ms)
     .bind(millis(site.enrolled_at)?)
     .bind(site.last_seen.map(millis).transpose()?)
+    .bind(site.label.as_deref())
+    .bind(site.location.as_deref())
     .execute(connection)
     .await?;
     Ok(())
@@ -150,6 +154,8 @@ fn site(row: &SqliteRow) -> Result<SiteRecord, Error> {
         state: state(row)?,
         enrolled_at: time(row, "enrolled_at_ms")?,
         last_seen: optional_time(row, "last_seen_ms")?,
+        label: optional_text(row, "label")?,
+        location: optional_text(row, "location")?,
     })
 }
 

@@ -15,6 +15,8 @@ fn site(name: &str) -> SiteRecord {
         state: SiteState::Active,
         enrolled_at: at(0),
         last_seen: None,
+        label: None,
+        location: None,
     }
 }
 
@@ -31,6 +33,8 @@ pub async fn a_site_reads_back_as_it_was_put(store: &dyn StateStore) {
     let waiting = SiteRecord { state: SiteState::PendingApproval, certificate: None, ..site("b") };
     let gone =
         SiteRecord { state: revoked("left"), last_seen: Some(at(5)), role: Role::Operator, ..site("c") };
+    let (label, location) = (Some("Ward 3".to_owned()), Some("48.1,-11.5".to_owned()));
+    let waiting = SiteRecord { label, location, ..waiting };
     for record in [&gone, &site("a"), &waiting] {
         store.put_site(record.clone()).await.unwrap();
         assert_eq!(store.site(&record.name).await.unwrap().as_ref(), Some(record));

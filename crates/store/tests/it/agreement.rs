@@ -80,6 +80,8 @@ impl Call {
             state: if self.object.is_multiple_of(2) { SiteState::Active } else { SiteState::PendingApproval },
             enrolled_at: self.now(),
             last_seen: None,
+            label: None,
+            location: None,
         }
     }
 

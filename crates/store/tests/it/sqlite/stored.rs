@@ -47,6 +47,8 @@ fn site() -> SiteRecord {
         state: SiteState::Revoked { reason: "key lost".to_owned(), at: LATER },
         enrolled_at: NOW,
         last_seen: Some(LATER),
+        label: None,
+        location: None,
     }
 }
 
