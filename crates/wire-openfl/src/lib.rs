@@ -6,6 +6,7 @@
 
 pub mod fields;
 pub mod header;
+pub mod metrics_log;
 pub mod plan;
 pub mod proto;
 pub mod results;
