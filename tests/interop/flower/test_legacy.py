@@ -111,7 +111,7 @@ def test_a_killed_server_goes_on_with_the_clients_that_come_back(world, place, t
     for client in named:
         client.kill9()
     server = place(2, 2, *options, name="again")
-    assert "going on with run" in server.text()
+    server.wait_log("going on with run")
     again = [
         legacy.client(world, place.address, partition, named=True, name=f"again-{partition}").start()
         for partition in range(2)

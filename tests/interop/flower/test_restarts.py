@@ -57,7 +57,6 @@ KILLS = [
     Kill("/v1/runtime/pull-object", "before", nth=3),
     Kill("/v1/runtime/pull-object", "after", nth=3),
     Kill("/v1/runtime/confirm-message-received", "after"),
-    Kill("/v1/runtime/push-task-output", "before"),
     Kill("/v1/runtime/push-task-output", "after"),
 ]
 # What every run of the suite kills at; all of them with SHEAF_INTEROP_KILLS=all.
@@ -141,6 +140,21 @@ def test_a_kill_loses_nothing(world, kill):
     results = stack.cli("log", run_id, "it", "--show").count("PHASE start")
     assert results == 1, "the ServerApp was started anew"
     assert len(apps) <= 1
+
+
+def test_a_serverapp_that_tells_its_end_to_nobody_fails_its_run_by_name(world):
+    # Observed: it tells its end once and goes. A server that is away at that moment cannot know how the run ended.
+    stack = Stack(world)
+    rule = stack.kill_at(Kill("/v1/runtime/push-task-output", "before"))
+    stack.superexec()
+    run_id = stack.submit()
+    harness.wait_for("the end", rule.fired.is_set)
+    stack.server.start()
+    assert stack.server.end(run_id) == "finished:failed"
+    assert wire.run_of(stack.server, run_id).status.details == "No heartbeat received from the task"
+    assert all(node.alive() for node in stack.nodes)
+    # What it said before is kept, its result with it.
+    golden.assert_equal(stack.cli.result(run_id), "restarts")
 
 
 def test_a_kill_before_the_serverapp_starts(world):
