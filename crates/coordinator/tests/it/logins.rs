@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use sheaf_coordinator::LoginRequest;
 use sheaf_domain::{ErrorKind, JournalId, Role, Span};
 
 use crate::world::{Backend, World, days, name, on_both, operator, participant};
@@ -10,6 +11,9 @@ on_both!(
     nobody_is_let_in_whom_no_operator_approved,
     a_login_lasts_across_restarts_and_ends_when_it_is_told_to_or_its_time_is_up,
     a_login_takes_the_place_of_the_one_before_it,
+    a_login_that_was_ended_is_not_fetched_any_more,
+    a_token_is_fetched_again_for_a_minute_only,
+    nobody_is_let_in_by_an_operator_who_was_revoked_since,
     requests_are_bounded_and_grow_old,
 );
 
@@ -91,6 +95,56 @@ async fn a_login_takes_the_place_of_the_one_before_it(backend: Backend) {
     let (first, second) = (logged_in(&world, "alice").await, logged_in(&world, "alice").await);
     assert!(world.relays.operator_of(&first).is_err() && world.relays.operator_of(&second).is_ok());
     assert_eq!(world.handle.logins(&world.operator).unwrap().len(), 1);
+}
+
+async fn refused(world: &World, request: &LoginRequest) {
+    let refused = world.relays.complete_login(request.secret.reveal()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unauthenticated, "{refused}");
+}
+
+async fn a_login_that_was_ended_is_not_fetched_any_more(backend: Backend) {
+    let world = World::start(backend).await;
+    let [first, second, other] = [(); 3].map(|()| world.relays.request_login(peer(1)).unwrap());
+    let approve = |request: &LoginRequest, who: &str| {
+        world.handle.approve_login(&world.operator, &request.code, name(who), days(1)).unwrap();
+    };
+    // Approved and not fetched yet: there is no login, and what would be one is ended.
+    approve(&first, "alice");
+    approve(&other, "bob");
+    world.handle.end_login(&world.operator, &name("alice")).await.unwrap();
+    refused(&world, &first).await;
+    // Fetched, and its answer lost: the same holds.
+    approve(&second, "alice");
+    let token = world.relays.complete_login(second.secret.reveal()).await.unwrap().unwrap();
+    world.handle.end_login(&world.operator, &name("alice")).await.unwrap();
+    assert!(world.relays.operator_of(token.reveal()).is_err());
+    refused(&world, &second).await;
+    assert!(world.relays.complete_login(other.secret.reveal()).await.unwrap().is_some(), "bob's stands");
+    let names = world.handle.logins(&world.operator).unwrap().into_iter().map(|login| login.name);
+    assert_eq!(names.collect::<Vec<_>>(), [name("bob")]);
+}
+
+async fn a_token_is_fetched_again_for_a_minute_only(backend: Backend) {
+    let world = World::start(backend).await;
+    let request = world.relays.request_login(peer(1)).unwrap();
+    world.handle.approve_login(&world.operator, &request.code, name("alice"), days(1)).unwrap();
+    world.clock.advance(Span::from_secs(300));
+    world.relays.complete_login(request.secret.reveal()).await.unwrap().unwrap();
+    world.clock.advance(Span::from_secs(59));
+    let token = world.relays.complete_login(request.secret.reveal()).await.unwrap().unwrap();
+    // The minute is that of the first time.
+    world.clock.advance(Span::from_secs(1));
+    refused(&world, &request).await;
+    assert!(world.relays.operator_of(token.reveal()).is_ok(), "the login itself goes on");
+}
+
+async fn nobody_is_let_in_by_an_operator_who_was_revoked_since(backend: Backend) {
+    let mut world = World::start(backend).await;
+    let who = world.known_operator("other").await;
+    let request = world.relays.request_login(peer(1)).unwrap();
+    world.handle.approve_login(&who, &request.code, name("alice"), days(1)).unwrap();
+    world.handle.revoke(&world.operator, &who.name, "left".to_owned()).await.unwrap();
+    refused(&world, &request).await;
 }
 
 async fn requests_are_bounded_and_grow_old(backend: Backend) {

@@ -16,7 +16,7 @@ use sheaf_domain::{
 };
 use sheaf_pki::{CertificateAuthority, EnrolmentLimiter, EnrolmentLimits, JournalSigner, Kit, SiteKey};
 use sheaf_runtime::{Clock as _, Compute, ManualClock, OsEntropy, TaskScope};
-use sheaf_store::{MailLimits, MemoryStore, SqliteStore, StateStore};
+use sheaf_store::{MailLimits, MemoryStore, SiteRecord, SiteState, SqliteStore, StateStore};
 use sheaf_telemetry::Health;
 use sheaf_tensor::{Dtype, TensorSpec};
 
@@ -210,6 +210,24 @@ impl World {
             sites.push(self.site(&format!("site-{idx}")).await);
         }
         sites
+    }
+
+    /// An operator whose key the server knows, so that it can be revoked; restarts the server.
+    pub(crate) async fn known_operator(&mut self, site: &str) -> Identity {
+        let who = operator(site);
+        let known = SiteRecord {
+            name: who.name.clone(),
+            role: who.role,
+            key_fingerprint: who.key_fingerprint,
+            public_key_der: Vec::new(),
+            certificate: None,
+            state: SiteState::Active,
+            enrolled_at: self.clock.now(),
+            last_seen: None,
+        };
+        self.store.put_site(known).await.unwrap();
+        self.restart().await;
+        who
     }
 
     /// Shows the sites to the server, and returns when every running run knows of them.
