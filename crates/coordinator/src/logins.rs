@@ -1,17 +1,19 @@
 //! Operators who log in from elsewhere: whoever asks is shown a code, an operator who is known here approves it, and the asker gets a
 //! token that is good for a while.
 //!
-//! Refused: more requests than an address or everybody may make, than wait at once, and codes that are unknown or too old. Invariants: a
+//! Refused: more requests than an address or everybody may make, or than wait at once from as many addresses, and codes that are unknown or too old. Invariants: a
 //! token is kept as a hash and told to the asker alone; nobody is let in whom no operator approved; a login that was ended, or whose time
 //! is up, counts for nothing from then on, and no request that was approved before gets a token of it. Requests live in memory and end with
 //! the process. Source: the device grant of RFC 8628.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName, Span, Timestamp};
+use sheaf_pki::network_of;
 use sheaf_runtime::Entropy;
 use sheaf_store::StateStore;
 use tokio::sync::Semaphore;
@@ -23,8 +25,10 @@ use crate::{Error, Handle, Relays};
 
 /// How long a request waits for an operator, and its asker for the token.
 const REQUEST_TTL: Duration = Duration::from_secs(600);
-/// Requests that wait at once.
+/// Requests that nobody has approved yet, at once.
 const REQUESTS_MAX: usize = 100;
+/// The same from one address.
+const REQUESTS_OF_ADDRESS_MAX: usize = 5;
 /// Operators that are logged in at once; what is kept of them fits one setting.
 const LOGINS_MAX: usize = 128;
 /// How long a token may be fetched again, whose answer may have been lost.
@@ -48,6 +52,8 @@ pub(crate) struct Logins {
 
 #[derive(Debug)]
 struct Request {
+    /// Whoever has one address of a network may have them all.
+    network: IpAddr,
     secret: Digest,
     code: String,
     until: Duration,
@@ -120,10 +126,7 @@ impl Logins {
     fn ask(&self, request: Request, now: Duration) -> Result<(), Error> {
         let mut requests = lock(&self.requests);
         requests.retain(|known| known.until > now);
-        if requests.len() >= REQUESTS_MAX {
-            let message = format!("{REQUESTS_MAX} logins wait for an operator already");
-            return Err(Error::new(ErrorKind::Exhausted, message));
-        }
+        make_room(&mut requests, request.network)?;
         requests.push(request);
         Ok(())
     }
@@ -131,6 +134,7 @@ impl Logins {
     fn approve(&self, code: &str, approval: Approval, now: Duration) -> Result<(), Error> {
         let code: String = code.chars().filter(|letter| *letter != '-').collect();
         let mut requests = lock(&self.requests);
+        let approved = requests.iter().filter(|known| known.approved.is_some()).count();
         let asked =
             requests.iter_mut().find(|known| known.until > now && known.code.eq_ignore_ascii_case(&code));
         let asked =
@@ -139,6 +143,7 @@ impl Logins {
             Some(before) if before.name != approval.name => {
                 Err(Error::conflict(format!("this login was approved for {} before", before.name)))
             }
+            None if approved >= LOGINS_MAX => Err(full()),
             _ => {
                 asked.approved = Some(approval);
                 Ok(())
@@ -191,16 +196,18 @@ impl Logins {
 }
 
 impl Relays {
-    /// Asks to be let in as an operator; an operator who is known here has to approve the code.
+    /// Asks to be let in as an operator; an operator who is known here has to approve the code. Of one address the five newest requests
+    /// wait, and when a hundred do, one of the address with the most makes room.
     ///
     /// # Errors
-    /// Exhausted when the address, or everybody, asks too often, or too many wait.
+    /// Exhausted when the address, or everybody, asks too often, or a hundred addresses wait with one request each.
     pub fn request_login(&self, peer: IpAddr) -> Result<LoginRequest, Error> {
         let now = self.shared.clock.monotonic();
         self.shared.limiter.admit(peer, now)?;
         let secret = Token::draw(&*self.shared.entropy)?;
         let code = code(&*self.shared.entropy)?;
         let request = Request {
+            network: network_of(peer),
             secret: Digest::of(secret.reveal().as_bytes()),
             code: code.clone(),
             until: now + REQUEST_TTL,
@@ -336,6 +343,37 @@ impl Handle {
         let body = serde_json::json!({ "operator": name, "by": who.name });
         self.federation_entry("operator_logged_out", &body).await
     }
+}
+
+/// Takes the oldest request out that nobody has approved: of `asker` when it has as many as it may; when all have, of an address with more
+/// than it would have itself.
+fn make_room(requests: &mut Vec<Request>, asker: IpAddr) -> Result<(), Error> {
+    let mut waiting: HashMap<IpAddr, usize> = HashMap::new();
+    for request in requests.iter().filter(|known| known.approved.is_none()) {
+        *waiting.entry(request.network).or_default() += 1;
+    }
+    let own = waiting.get(&asker).copied().unwrap_or(0);
+    let most = waiting.values().copied().max().unwrap_or(0);
+    let all_wait = waiting.values().sum::<usize>() >= REQUESTS_MAX;
+    let from_most = all_wait && most > own + 1;
+    if own < REQUESTS_OF_ADDRESS_MAX && !all_wait {
+        return Ok(());
+    }
+    if own == 0 && !from_most {
+        return Err(Error::new(
+            ErrorKind::Exhausted,
+            format!("{REQUESTS_MAX} logins wait for an operator already"),
+        ));
+    }
+    // They are in the order in which they came.
+    let gives = |known: &Request| {
+        known.approved.is_none()
+            && if from_most { waiting.get(&known.network) == Some(&most) } else { known.network == asker }
+    };
+    if let Some(oldest) = requests.iter().position(gives) {
+        requests.remove(oldest);
+    }
+    Ok(())
 }
 
 fn no_request() -> Error {

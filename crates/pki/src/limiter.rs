@@ -127,7 +127,8 @@ impl Bucket {
     }
 }
 
-fn network_of(peer: IpAddr) -> IpAddr {
+/// What counts as one address: an IPv4 address, or the /64 of an IPv6 one.
+pub fn network_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,

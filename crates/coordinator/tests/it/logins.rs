@@ -149,19 +149,47 @@ async fn nobody_is_let_in_by_an_operator_who_was_revoked_since(backend: Backend)
 
 async fn requests_are_bounded_and_grow_old(backend: Backend) {
     let world = World::start(backend).await;
-    let first = world.relays.request_login(peer(1)).unwrap();
-    let mut asked = 1;
-    let refused = loop {
-        match world.relays.request_login(peer(asked)) {
-            Ok(_) => asked += 1,
-            Err(error) => break error,
-        }
+    let waits = async |request: &LoginRequest| {
+        world.relays.complete_login(request.secret.reveal()).await.is_ok_and(|token| token.is_none())
     };
-    assert_eq!((asked, refused.kind()), (100, ErrorKind::Exhausted));
+    // Of one address the newest five wait; an IPv6 network is one address.
+    let network = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
+    let mut own = Vec::new();
+    for last in 0..7 {
+        own.push(world.relays.request_login(network(last)).unwrap());
+    }
+    for (idx, request) in own.iter().enumerate() {
+        assert_eq!(waits(request).await, idx >= 2, "{idx}");
+    }
+    // A request that was approved gives way to none.
+    world.handle.approve_login(&world.operator, &own[2].code, name("alice"), days(1)).unwrap();
+    for last in 7..12 {
+        world.relays.request_login(network(last)).unwrap();
+    }
+    world.relays.complete_login(own[2].secret.reveal()).await.unwrap().unwrap();
+
+    // Twenty addresses fill what there is; the others are heard nevertheless, until each address has one.
+    let first = world.relays.request_login(peer(0)).unwrap();
+    for last in (0..19).flat_map(|address| [address; 5]).skip(1) {
+        world.relays.request_login(peer(last)).unwrap();
+    }
+    let mut late = Vec::new();
+    for last in 100..180 {
+        late.push(world.relays.request_login(peer(last)).unwrap());
+        assert!(waits(&late[0]).await, "who has one request keeps it");
+    }
+    assert!(!waits(&first).await);
+    let refused = world.relays.request_login(peer(200)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Exhausted);
+    // An address that waits with one may still change its mind.
+    let again = world.relays.request_login(peer(100)).unwrap();
+    assert!(waits(&again).await && !waits(&late[0]).await);
+
     world.clock.advance(Span::from_secs(600));
-    world.relays.request_login(peer(1)).unwrap();
-    let late = world.handle.approve_login(&world.operator, &first.code, name("alice"), days(1)).unwrap_err();
+    world.relays.request_login(peer(200)).unwrap();
+    let code = &again.code;
+    let late = world.handle.approve_login(&world.operator, code, name("bob"), days(1)).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::NotFound);
-    let late = world.relays.complete_login(first.secret.reveal()).await.unwrap_err();
+    let late = world.relays.complete_login(again.secret.reveal()).await.unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Unauthenticated);
 }
