@@ -203,7 +203,7 @@ impl Relays {
     /// Exhausted when the address, or everybody, asks too often, or a hundred addresses wait with one request each.
     pub fn request_login(&self, peer: IpAddr) -> Result<LoginRequest, Error> {
         let now = self.shared.clock.monotonic();
-        self.shared.limiter.admit(peer, now)?;
+        self.shared.login_limiter.admit(peer, now)?;
         let secret = Token::draw(&*self.shared.entropy)?;
         let code = code(&*self.shared.entropy)?;
         let request = Request {

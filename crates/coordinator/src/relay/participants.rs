@@ -83,15 +83,22 @@ pub(crate) fn name_of(fingerprint: &Digest) -> Result<SiteName, Error> {
     Ok(SiteName::new(format!("{KEY_PREFIX}{}", &digits[..16]))?)
 }
 
+fn known_already() -> Error {
+    Error::conflict("this key is enrolled already")
+}
+
 impl Relays {
-    /// Enrols the key of a participant that registers itself, at the rate that its address may.
+    /// Enrols the key of a participant that registers itself, at the rate that its address may. A key that is known is told so at any rate.
     ///
     /// # Errors
-    /// Exhausted when the address, or everybody, comes too often; as [`Relays::register`].
+    /// Exhausted when the address, or everybody, comes too often with new keys; as [`Relays::register`].
     /// # Cancel safety
     /// A dropped call may still be carried out.
     pub async fn register_self(&self, key: &PublicKey, peer: IpAddr) -> Result<SiteName, Error> {
-        self.shared.limiter.admit(peer, self.shared.clock.monotonic())?;
+        if self.shared.registry.by_key(&key.fingerprint()).is_some() {
+            return Err(known_already());
+        }
+        self.shared.key_limiter.admit(peer, self.shared.clock.monotonic())?;
         self.register(key).await
     }
 
@@ -106,7 +113,7 @@ impl Relays {
         let name = name_of(&fingerprint)?;
         let turn = self.shared.membership.turn(&name, Some(&fingerprint)).await?;
         if self.shared.registry.by_key(&fingerprint).is_some() || self.shared.registry.site(&name).is_some() {
-            return Err(Error::conflict("this key is enrolled already"));
+            return Err(known_already());
         }
         let max = self.shared.settings.sites_max;
         self.make_room(max).await?;

@@ -48,6 +48,7 @@ pub(crate) struct World {
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) blob: Arc<dyn BlobStore>,
     pub(crate) settings: Settings,
+    pub(crate) limits: EnrolmentLimits,
     pub(crate) health: Health,
     backend: Backend,
     keys: Keys,
@@ -67,6 +68,7 @@ impl Keys {
         blob: &Arc<dyn BlobStore>,
         clock: &Arc<ManualClock>,
         health: &Health,
+        limits: EnrolmentLimits,
     ) -> Dependencies {
         Dependencies {
             store: Arc::clone(store),
@@ -76,11 +78,7 @@ impl Keys {
             compute: Compute::new(2),
             ca: Arc::clone(&self.ca),
             signer: Arc::clone(&self.signer),
-            limiter: EnrolmentLimiter::new(EnrolmentLimits {
-                burst: 10_000,
-                peer_burst: 10_000,
-                ..EnrolmentLimits::default()
-            }),
+            limiter: EnrolmentLimiter::new(limits),
             health: health.clone(),
         }
     }
@@ -120,7 +118,8 @@ impl World {
         let (store, blob) = open(backend, &dir, max_bytes, &faults).await;
         let keys = Keys { ca: Arc::new(ca), signer: Arc::new(JournalSigner::generate().unwrap()) };
         let health = Health::new();
-        let dependencies = keys.dependencies(&store, &blob, &clock, &health);
+        let limits = EnrolmentLimits { burst: 10_000, peer_burst: 10_000, ..EnrolmentLimits::default() };
+        let dependencies = keys.dependencies(&store, &blob, &clock, &health, limits);
         let coordinator =
             Coordinator::start(dependencies, settings.clone(), &TaskScope::new()).await.unwrap();
         World {
@@ -132,6 +131,7 @@ impl World {
             store,
             blob,
             settings,
+            limits,
             health,
             backend,
             keys,
@@ -141,7 +141,8 @@ impl World {
     }
 
     pub(crate) async fn boot(&mut self) -> Result<(), Error> {
-        let dependencies = self.keys.dependencies(&self.store, &self.blob, &self.clock, &self.health);
+        let dependencies =
+            self.keys.dependencies(&self.store, &self.blob, &self.clock, &self.health, self.limits);
         let coordinator = Coordinator::start(dependencies, self.settings.clone(), &TaskScope::new()).await?;
         self.handle = coordinator.handle();
         self.relays = coordinator.relays();
