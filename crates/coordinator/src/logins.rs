@@ -16,7 +16,7 @@ use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName, Span, Timestamp}
 use sheaf_pki::network_of;
 use sheaf_runtime::Entropy;
 use sheaf_store::StateStore;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::outbox::lock;
 use crate::relay::Token;
@@ -31,6 +31,8 @@ const REQUESTS_MAX: usize = 100;
 const REQUESTS_OF_ADDRESS_MAX: usize = 5;
 /// Operators that are logged in at once; what is kept of them fits one setting.
 const LOGINS_MAX: usize = 128;
+/// How often those who wait for an operator to be refused look at the time.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long a token may be fetched again, whose answer may have been lost.
 const FETCH_AGAIN: Duration = Duration::from_secs(60);
 /// The longest that a login may last.
@@ -48,6 +50,7 @@ pub(crate) struct Logins {
     requests: Mutex<Vec<Request>>,
     kept: RwLock<Vec<Login>>,
     turn: Semaphore,
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -108,7 +111,8 @@ impl Logins {
             Some(text) => serde_json::from_str(&text)
                 .map_err(|error| Error::internal(format!("the kept logins cannot be read: {error}")))?,
         };
-        Ok(Logins { requests: Mutex::default(), kept: RwLock::new(kept), turn: Semaphore::new(1) })
+        let (requests, kept) = (Mutex::default(), RwLock::new(kept));
+        Ok(Logins { requests, kept, turn: Semaphore::new(1), changes: watch::Sender::new(0) })
     }
 
     fn of_token(&self, token: &Digest, now: Timestamp) -> Option<Login> {
@@ -191,6 +195,7 @@ impl Logins {
         let text = serde_json::to_string(&next).map_err(|error| Error::internal(error.to_string()))?;
         shared.store.put_setting(SETTING, &text).await?;
         *self.kept.write().unwrap_or_else(PoisonError::into_inner) = next;
+        self.changes.send_modify(|version| *version += 1);
         Ok(changed)
     }
 }
@@ -255,6 +260,29 @@ impl Relays {
     /// Permission denied, saying why.
     pub fn authorise_operator(&self, who: &Identity) -> Result<(), Error> {
         self.shared.registry.authorise(who, Role::Operator)
+    }
+
+    /// Resolves when `check`, which asks whether somebody may act as an operator, says why not. It is asked whenever somebody may have been
+    /// shut out or a login has changed, and every ten seconds, since logins also end by the clock.
+    ///
+    /// # Cancel safety
+    /// Safe: it holds nothing.
+    pub async fn until_refused<E>(&self, check: impl Fn() -> Result<(), E>) -> E {
+        let (mut sites, mut logins) =
+            (self.shared.registry.changes(), self.shared.logins.changes.subscribe());
+        loop {
+            sites.mark_unchanged();
+            logins.mark_unchanged();
+            if let Err(refusal) = check() {
+                return refusal;
+            }
+            tokio::select! {
+                // Their senders live as long as what is shared.
+                _ = sites.changed() => {}
+                _ = logins.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
     }
 }
 

@@ -3,9 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use futures_util::stream;
-use prost::Message;
 use sheaf_coordinator::{Error, LogCursor, NewRelay};
 use sheaf_domain::{ErrorKind, Identity, RunId};
 
@@ -14,9 +11,9 @@ use crate::error::{FlowerCode, FlowerError};
 use crate::fab;
 use crate::front::{Flower, public_key};
 use crate::incoming::Incoming;
+use crate::logs;
 use crate::names::{
-    ACCOUNT_ID, ACCOUNT_NAME, FEDERATION, SERVER_APP_TYPE, iso, node_id_of, run_of, seconds, site_of,
-    timestamp,
+    ACCOUNT_ID, ACCOUNT_NAME, FEDERATION, SERVER_APP_TYPE, iso, node_id_of, run_of, site_of, timestamp,
 };
 use crate::operators::Caller;
 use crate::proto;
@@ -53,7 +50,7 @@ impl Flower {
                 }
                 Ok(Answer::of(&proto::StopRunResponse { success: true }))
             }
-            ControlCall::StreamLogs => self.stream_logs(&incoming.decode().await?),
+            ControlCall::StreamLogs => self.stream_logs(caller, &incoming.decode().await?),
             ControlCall::ListRuns => self.list_runs(&incoming.decode().await?),
             ControlCall::RegisterNode => self.register_node(incoming.decode().await?).await,
             ControlCall::UnregisterNode => {
@@ -174,28 +171,19 @@ impl Flower {
         Ok(Answer::of(&proto::RegisterNodeResponse { node_id: node_id_of(&site) }))
     }
 
-    /// The log of a run from a time on, as it grows; it ends with the run.
-    fn stream_logs(&self, request: &proto::StreamLogsRequest) -> Result<Answer, FlowerError> {
+    /// The log of a run from a time on.
+    fn stream_logs(
+        &self,
+        caller: &Caller,
+        request: &proto::StreamLogsRequest,
+    ) -> Result<Answer, FlowerError> {
         let run = self.known_run(request.run_id)?;
         let from = LogCursor::after(timestamp(request.after_timestamp));
-        let lines = stream::unfold(Some((self.relays.clone(), from)), move |state| async move {
-            let (relays, from) = state?;
-            match relays.log_lines(run, from).await {
-                Ok(Some((lines, end))) => {
-                    let latest = lines.last().map_or(0.0, |line| seconds(line.at));
-                    let log_output = lines.into_iter().map(|line| line.text).collect();
-                    let response = proto::StreamLogsResponse { log_output, latest_timestamp: latest };
-                    Some((Ok(Bytes::from(response.encode_to_vec())), Some((relays, end))))
-                }
-                Ok(None) => None,
-                Err(error) => Some((Err(told(&error)), None)),
-            }
-        });
-        Ok(Answer::Stream(Box::pin(lines)))
+        Ok(Answer::Stream(logs::follow(self.clone(), caller.clone(), run, from)))
     }
 }
 
-fn told(error: &Error) -> FlowerError {
+pub(crate) fn told(error: &Error) -> FlowerError {
     let code = match error.kind() {
         ErrorKind::NotFound => FlowerCode::RunIdNotFound,
         ErrorKind::Conflict => FlowerCode::RunAlreadyFinished,

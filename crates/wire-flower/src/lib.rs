@@ -21,6 +21,7 @@ mod front;
 mod incoming;
 mod launch;
 pub mod legacy;
+mod logs;
 mod mail;
 mod names;
 pub mod node_auth;
