@@ -179,7 +179,8 @@ impl Relays {
         self.shared.send(crate::command::Command::Revoked { site: site.clone(), reason }).await
     }
 
-    /// Forgets those who left first, when more have left than are kept or the room of `sites_max` is needed.
+    /// Forgets those who left first, when more have left than are kept or the room of `sites_max` is needed. Whom the store does not
+    /// let go stays, and the next in order goes in its place.
     async fn make_room(&self, sites_max: usize) -> Result<(), Error> {
         let mut left: Vec<_> = self.shared.registry.all().into_iter().filter_map(left_at).collect();
         let over = (self.shared.registry.len() + 1).saturating_sub(sites_max);
@@ -188,10 +189,18 @@ impl Relays {
             return Ok(());
         }
         left.sort();
-        for (_, name, key) in left.into_iter().take(surplus) {
-            self.shared.store.forget_site(&name, key).await?;
+        let mut gone = 0;
+        for (_, name, key) in left {
+            if gone == surplus {
+                break;
+            }
+            if !self.shared.store.forget_site(&name, key).await? {
+                // It was forgotten meanwhile, and may have come back.
+                continue;
+            }
             self.shared.registry.forget(&name);
             self.core.online.forget(&name);
+            gone += 1;
         }
         Ok(())
     }
