@@ -127,6 +127,7 @@ impl Coordinator {
         shared.health.ok("store");
         scope.spawn(writer.run(queue));
         scope.spawn(housekeeping::run(Arc::clone(&shared)));
+        relays.remove_lone_companions().await;
         Ok(Coordinator { handle: Handle::new(shared), relays, scope })
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Faults {
     pub(crate) after: AtomicBool,
     /// Nothing is written any more.
     pub(crate) dead: AtomicBool,
+    /// Nothing is written any more once a journal is removed.
+    pub(crate) dies_with_a_journal: AtomicBool,
     /// Journals cannot be read.
     pub(crate) blind: AtomicBool,
     /// A site that is not forgotten, as when it is otherwise in the store than in memory.
@@ -119,6 +121,9 @@ impl StateStore for Faulty {
     ) -> Result<Appended, Error> {
         self.writable()?;
         let removed = self.inner.remove_journal(journal, lease_epoch, note).await?;
+        if self.faults.dies_with_a_journal.swap(false, Ordering::SeqCst) {
+            self.faults.dead.store(true, Ordering::SeqCst);
+        }
         if self.faults.after.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(removed) }
     }
     async fn entries(
