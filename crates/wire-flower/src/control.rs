@@ -104,7 +104,11 @@ impl Flower {
         }
         let refused =
             |error: fab::FabError| FlowerError::new(FlowerCode::InvalidRunConfig, error.to_string());
-        let checked = fab::check(&content).map_err(refused)?;
+        let bundle = content.clone();
+        let checked = self.relays.compute().run(move || fab::check(&bundle)).await;
+        let checked =
+            checked.map_err(|error| FlowerError::new(FlowerCode::Unavailable, error.to_string()))?;
+        let checked = checked.map_err(refused)?;
         fab::check_overrides(&checked, &request.override_config).map_err(refused)?;
         if checked.server_app.is_none() {
             let detail = "the app has no serverapp among its components";

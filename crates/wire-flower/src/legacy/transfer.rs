@@ -230,6 +230,11 @@ impl<'j> Update<'j> {
                 }
                 Fed::Elements(elements) if elements.is_empty() => {}
                 Fed::Elements(elements) => self.write(elements).await?,
+                Fed::Columns(columns) => {
+                    let turned = self.join.handle.compute().run(|| columns.turned()).await;
+                    let turned = turned.map_err(|error| End::Refused(error.to_string()))?;
+                    self.write(turned.map_err(|error| broken(error.to_string()))?).await?;
+                }
             }
         }
         Ok(())
