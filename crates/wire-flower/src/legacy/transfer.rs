@@ -131,6 +131,7 @@ impl Answer<'_> {
 
     /// Waits for the beginning and checks that it is the answer wanted.
     async fn begin(&mut self, wanted: Kind) -> Result<(), End> {
+        self.stream.taken().await?;
         match self.part().await? {
             Part::Kind(found) if found == wanted => Ok(()),
             Part::Kind(found) => {
