@@ -1,30 +1,40 @@
 //! Operators who log in from elsewhere: whoever asks is shown a code, an operator who is known here approves it, and the asker gets a
 //! token that is good for a while.
 //!
-//! Refused: more requests than an address or everybody may make, than wait at once, and codes that are unknown or too old. Invariants: a
+//! Refused: more requests than an address or everybody may make, or than wait at once from as many addresses, and codes that are unknown or too old. Invariants: a
 //! token is kept as a hash and told to the asker alone; nobody is let in whom no operator approved; a login that was ended, or whose time
-//! is up, counts for nothing from then on. Requests live in memory and end with the process. Source: the device grant of RFC 8628.
+//! is up, counts for nothing from then on, and no request that was approved before gets a token of it. Requests live in memory and end with
+//! the process. Source: the device grant of RFC 8628.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName, Span, Timestamp};
+use sheaf_pki::network_of;
 use sheaf_runtime::Entropy;
 use sheaf_store::StateStore;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::outbox::lock;
 use crate::relay::Token;
+use crate::shared::Shared;
 use crate::{Error, Handle, Relays};
 
 /// How long a request waits for an operator, and its asker for the token.
 const REQUEST_TTL: Duration = Duration::from_secs(600);
-/// Requests that wait at once.
+/// Requests that nobody has approved yet, at once.
 const REQUESTS_MAX: usize = 100;
+/// The same from one address.
+const REQUESTS_OF_ADDRESS_MAX: usize = 5;
 /// Operators that are logged in at once; what is kept of them fits one setting.
 const LOGINS_MAX: usize = 128;
+/// How often those who wait for an operator to be refused look at the time.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long a token may be fetched again, whose answer may have been lost.
+const FETCH_AGAIN: Duration = Duration::from_secs(60);
 /// The longest that a login may last.
 const VALIDITY_MAX: Span = Span::from_secs(366 * 24 * 3600);
 /// Where logins are kept.
@@ -40,10 +50,13 @@ pub(crate) struct Logins {
     requests: Mutex<Vec<Request>>,
     kept: RwLock<Vec<Login>>,
     turn: Semaphore,
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct Request {
+    /// Whoever has one address of a network may have them all.
+    network: IpAddr,
     secret: Digest,
     code: String,
     until: Duration,
@@ -53,7 +66,7 @@ struct Request {
 #[derive(Debug, Clone)]
 struct Approval {
     name: SiteName,
-    by: SiteName,
+    by: Identity,
     ends_at: Timestamp,
 }
 
@@ -98,7 +111,8 @@ impl Logins {
             Some(text) => serde_json::from_str(&text)
                 .map_err(|error| Error::internal(format!("the kept logins cannot be read: {error}")))?,
         };
-        Ok(Logins { requests: Mutex::default(), kept: RwLock::new(kept), turn: Semaphore::new(1) })
+        let (requests, kept) = (Mutex::default(), RwLock::new(kept));
+        Ok(Logins { requests, kept, turn: Semaphore::new(1), changes: watch::Sender::new(0) })
     }
 
     fn of_token(&self, token: &Digest, now: Timestamp) -> Option<Login> {
@@ -116,10 +130,7 @@ impl Logins {
     fn ask(&self, request: Request, now: Duration) -> Result<(), Error> {
         let mut requests = lock(&self.requests);
         requests.retain(|known| known.until > now);
-        if requests.len() >= REQUESTS_MAX {
-            let message = format!("{REQUESTS_MAX} logins wait for an operator already");
-            return Err(Error::new(ErrorKind::Exhausted, message));
-        }
+        make_room(&mut requests, request.network)?;
         requests.push(request);
         Ok(())
     }
@@ -127,6 +138,7 @@ impl Logins {
     fn approve(&self, code: &str, approval: Approval, now: Duration) -> Result<(), Error> {
         let code: String = code.chars().filter(|letter| *letter != '-').collect();
         let mut requests = lock(&self.requests);
+        let approved = requests.iter().filter(|known| known.approved.is_some()).count();
         let asked =
             requests.iter_mut().find(|known| known.until > now && known.code.eq_ignore_ascii_case(&code));
         let asked =
@@ -135,6 +147,7 @@ impl Logins {
             Some(before) if before.name != approval.name => {
                 Err(Error::conflict(format!("this login was approved for {} before", before.name)))
             }
+            None if approved >= LOGINS_MAX => Err(full()),
             _ => {
                 asked.approved = Some(approval);
                 Ok(())
@@ -146,41 +159,60 @@ impl Logins {
     fn approval(&self, secret: &Digest, now: Duration) -> Result<Option<Approval>, Error> {
         let requests = lock(&self.requests);
         let asked = requests.iter().find(|known| known.until > now && known.secret == *secret);
-        let unknown = || Error::new(ErrorKind::Unauthenticated, "no such login waits; it may be too old");
-        asked.map(|asked| asked.approved.clone()).ok_or_else(unknown)
+        asked.map(|asked| asked.approved.clone()).ok_or_else(no_request)
     }
 
-    /// Changes what is kept; durable on return.
+    /// The token of a request is durable: it may be fetched again for a moment only.
+    fn fetched(&self, secret: &Digest, now: Duration) {
+        let mut requests = lock(&self.requests);
+        if let Some(asked) = requests.iter_mut().find(|known| known.secret == *secret) {
+            asked.until = asked.until.min(now + FETCH_AGAIN);
+        }
+    }
+
+    /// Forgets requests that were approved for `name`; returns whether there was one.
+    fn withdraw(&self, name: &SiteName) -> bool {
+        let mut requests = lock(&self.requests);
+        let before = requests.len();
+        requests.retain(|known| known.approved.as_ref().is_none_or(|approval| approval.name != *name));
+        requests.len() < before
+    }
+
+    /// Changes what is kept, one change at a time; durable on return. What the change goes by it looks at itself: when its turn comes,
+    /// what was so before may be otherwise.
     ///
     /// # Cancel safety
     /// A dropped call may have written what the memory does not have; the next change, or start, settles it.
-    async fn change(
+    async fn change<T>(
         &self,
-        store: &dyn StateStore,
-        now: Timestamp,
-        change: impl FnOnce(&mut Vec<Login>) -> Result<(), Error> + Send,
-    ) -> Result<(), Error> {
+        shared: &Shared,
+        change: impl FnOnce(&mut Vec<Login>, Timestamp) -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
         let _turn = self.turn.acquire().await.map_err(|_| Error::shutting_down())?;
+        let now = shared.clock.now();
         let mut next = self.live(now);
-        change(&mut next)?;
+        let changed = change(&mut next, now)?;
         let text = serde_json::to_string(&next).map_err(|error| Error::internal(error.to_string()))?;
-        store.put_setting(SETTING, &text).await?;
+        shared.store.put_setting(SETTING, &text).await?;
         *self.kept.write().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(())
+        self.changes.send_modify(|version| *version += 1);
+        Ok(changed)
     }
 }
 
 impl Relays {
-    /// Asks to be let in as an operator; an operator who is known here has to approve the code.
+    /// Asks to be let in as an operator; an operator who is known here has to approve the code. Of one address the five newest requests
+    /// wait, and when a hundred do, one of the address with the most makes room.
     ///
     /// # Errors
-    /// Exhausted when the address, or everybody, asks too often, or too many wait.
+    /// Exhausted when the address, or everybody, asks too often, or a hundred addresses wait with one request each.
     pub fn request_login(&self, peer: IpAddr) -> Result<LoginRequest, Error> {
         let now = self.shared.clock.monotonic();
-        self.shared.limiter.admit(peer, now)?;
+        self.shared.login_limiter.admit(peer, now)?;
         let secret = Token::draw(&*self.shared.entropy)?;
         let code = code(&*self.shared.entropy)?;
         let request = Request {
+            network: network_of(peer),
             secret: Digest::of(secret.reveal().as_bytes()),
             code: code.clone(),
             until: now + REQUEST_TTL,
@@ -191,38 +223,24 @@ impl Relays {
         Ok(LoginRequest { secret, code, lasts: REQUEST_TTL })
     }
 
-    /// The token of a request that was approved; `None` while it waits. Asked again, there is a new token in place of the first.
+    /// The token of a request that was approved; `None` while it waits. Asked again within a minute, there is a new token in place of the
+    /// first, whose answer may have been lost; later there is none.
     ///
     /// # Errors
-    /// Unauthenticated when there is no such request; exhausted when as many operators are logged in as may.
+    /// Unauthenticated when there is no such request, its login was ended, or who approved it may not any more; exhausted when as many
+    /// operators are logged in as may.
     /// # Cancel safety
-    /// A dropped call may be carried out; asking again gets a token.
+    /// A dropped call is carried out nevertheless; asking again gets a token.
     pub async fn complete_login(&self, secret: &str) -> Result<Option<Token>, Error> {
-        let logins = &self.shared.logins;
-        let asked = logins.approval(&Digest::of(secret.as_bytes()), self.shared.clock.monotonic())?;
-        let Some(Approval { name, by, ends_at }) = asked else { return Ok(None) };
+        let secret = Digest::of(secret.as_bytes());
+        if self.shared.logins.approval(&secret, self.shared.clock.monotonic())?.is_none() {
+            return Ok(None);
+        }
         let token = Token::draw(&*self.shared.entropy)?;
-        let now = self.shared.clock.now();
-        let login = Login {
-            name: name.clone(),
-            by: by.clone(),
-            token: Digest::of(token.reveal().as_bytes()),
-            begun_at: now,
-            ends_at,
-        };
-        let put = move |kept: &mut Vec<Login>| {
-            kept.retain(|before| before.name != login.name);
-            if kept.len() >= LOGINS_MAX {
-                let message = format!("{LOGINS_MAX} operators are logged in, no more may be");
-                return Err(Error::new(ErrorKind::Exhausted, message));
-            }
-            kept.push(login);
-            Ok(())
-        };
-        logins.change(&*self.shared.store, now, put).await?;
-        let body = serde_json::json!({ "operator": name, "by": by, "until": ends_at });
-        Handle::new(Arc::clone(&self.shared)).federation_entry("operator_logged_in", &body).await?;
-        tracing::info!(operator = %name, %by, "an operator is logged in");
+        let kept_as = Digest::of(token.reveal().as_bytes());
+        let handle = Handle::new(Arc::clone(&self.shared));
+        let work = handle.clone();
+        handle.to_the_end(async move { work.log_in(secret, kept_as).await }).await?;
         Ok(Some(token))
     }
 
@@ -243,9 +261,57 @@ impl Relays {
     pub fn authorise_operator(&self, who: &Identity) -> Result<(), Error> {
         self.shared.registry.authorise(who, Role::Operator)
     }
+
+    /// Resolves when `check`, which asks whether somebody may act as an operator, says why not. It is asked whenever somebody may have been
+    /// shut out or a login has changed, and every ten seconds, since logins also end by the clock.
+    ///
+    /// # Cancel safety
+    /// Safe: it holds nothing.
+    pub async fn until_refused<E>(&self, check: impl Fn() -> Result<(), E>) -> E {
+        let (mut sites, mut logins) =
+            (self.shared.registry.changes(), self.shared.logins.changes.subscribe());
+        loop {
+            sites.mark_unchanged();
+            logins.mark_unchanged();
+            if let Err(refusal) = check() {
+                return refusal;
+            }
+            tokio::select! {
+                // Their senders live as long as what is shared.
+                _ = sites.changed() => {}
+                _ = logins.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
 }
 
 impl Handle {
+    /// Makes a request that was approved a login with this token.
+    async fn log_in(&self, secret: Digest, token: Digest) -> Result<(), Error> {
+        let shared = &*self.shared;
+        let put = |kept: &mut Vec<Login>, now: Timestamp| {
+            let asked = shared.logins.approval(&secret, shared.clock.monotonic())?;
+            let Approval { name, by, ends_at } = asked.ok_or_else(no_request)?;
+            if ends_at <= now || shared.registry.authorise(&by, Role::Operator).is_err() {
+                return Err(no_request());
+            }
+            kept.retain(|before| before.name != name);
+            if kept.len() >= LOGINS_MAX {
+                return Err(full());
+            }
+            let login = Login { name, by: by.name, token, begun_at: now, ends_at };
+            kept.push(login.clone());
+            Ok(login)
+        };
+        let Login { name, by, ends_at, .. } = shared.logins.change(shared, put).await?;
+        shared.logins.fetched(&secret, shared.clock.monotonic());
+        let body = serde_json::json!({ "operator": name, "by": by, "until": ends_at });
+        self.federation_entry("operator_logged_in", &body).await?;
+        tracing::info!(operator = %name, %by, "an operator is logged in");
+        Ok(())
+    }
+
     /// Lets in whoever asked with this code, as the operator `name`, for `validity`. A login of that name before it ends.
     ///
     /// # Errors
@@ -263,10 +329,10 @@ impl Handle {
             return Err(Error::invalid(format!("a login lasts up to {VALIDITY_MAX}")));
         }
         let begun_at = self.shared.clock.now();
-        let (by, ends_at) = (who.name.clone(), begun_at.after(validity));
-        let approval = Approval { name: name.clone(), by: by.clone(), ends_at };
+        let ends_at = begun_at.after(validity);
+        let approval = Approval { name: name.clone(), by: who.clone(), ends_at };
         self.shared.logins.approve(code, approval, self.shared.clock.monotonic())?;
-        Ok(LoginOverview { name, by, begun_at, ends_at })
+        Ok(LoginOverview { name, by: who.name.clone(), begun_at, ends_at })
     }
 
     /// Operators that are logged in.
@@ -281,28 +347,69 @@ impl Handle {
             .collect())
     }
 
-    /// Ends a login: its token counts for nothing from now on.
+    /// Ends a login: its token counts for nothing from now on, and none is made of a request that was approved for the name before.
     ///
     /// # Errors
-    /// Permission denied unless `who` is an operator; not found.
+    /// Permission denied unless `who` is an operator; not found when the name is neither logged in nor approved.
     /// # Cancel safety
     /// A dropped call may still be carried out.
     pub async fn end_login(&self, who: &Identity, name: &SiteName) -> Result<(), Error> {
         self.authorise(who, Role::Operator)?;
-        let gone = name.clone();
-        let remove = move |kept: &mut Vec<Login>| {
+        let shared = &*self.shared;
+        let remove = |kept: &mut Vec<Login>, _| {
+            shared.registry.authorise(who, Role::Operator)?;
+            let approved = shared.logins.withdraw(name);
             let before = kept.len();
-            kept.retain(|login| login.name != gone);
-            if kept.len() < before {
+            kept.retain(|login| login.name != *name);
+            if approved || kept.len() < before {
                 Ok(())
             } else {
-                Err(Error::not_found(format!("{gone} is not logged in")))
+                Err(Error::not_found(format!("{name} is not logged in")))
             }
         };
-        self.shared.logins.change(&*self.shared.store, self.shared.clock.now(), remove).await?;
+        shared.logins.change(shared, remove).await?;
         let body = serde_json::json!({ "operator": name, "by": who.name });
         self.federation_entry("operator_logged_out", &body).await
     }
+}
+
+/// Takes the oldest request out that nobody has approved: of `asker` when it has as many as it may; when all have, of an address with more
+/// than it would have itself.
+fn make_room(requests: &mut Vec<Request>, asker: IpAddr) -> Result<(), Error> {
+    let mut waiting: HashMap<IpAddr, usize> = HashMap::new();
+    for request in requests.iter().filter(|known| known.approved.is_none()) {
+        *waiting.entry(request.network).or_default() += 1;
+    }
+    let own = waiting.get(&asker).copied().unwrap_or(0);
+    let most = waiting.values().copied().max().unwrap_or(0);
+    let all_wait = waiting.values().sum::<usize>() >= REQUESTS_MAX;
+    let from_most = all_wait && most > own + 1;
+    if own < REQUESTS_OF_ADDRESS_MAX && !all_wait {
+        return Ok(());
+    }
+    if own == 0 && !from_most {
+        return Err(Error::new(
+            ErrorKind::Exhausted,
+            format!("{REQUESTS_MAX} logins wait for an operator already"),
+        ));
+    }
+    // They are in the order in which they came.
+    let gives = |known: &Request| {
+        known.approved.is_none()
+            && if from_most { waiting.get(&known.network) == Some(&most) } else { known.network == asker }
+    };
+    if let Some(oldest) = requests.iter().position(gives) {
+        requests.remove(oldest);
+    }
+    Ok(())
+}
+
+fn no_request() -> Error {
+    Error::new(ErrorKind::Unauthenticated, "no such login waits; it may be too old, or was ended")
+}
+
+fn full() -> Error {
+    Error::new(ErrorKind::Exhausted, format!("{LOGINS_MAX} operators are logged in, no more may be"))
 }
 
 /// The operator of a login.

@@ -176,6 +176,11 @@ impl Registry {
         self.until(|| self.authorise(who, who.role).err()).await
     }
 
+    /// What grows whenever somebody who could act before may be unable to.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     async fn until<T>(&self, found: impl Fn() -> Option<T>) -> T {
         let mut changes = self.changes.subscribe();
         loop {

@@ -41,7 +41,7 @@ pub struct Dependencies {
     pub ca: Arc<CertificateAuthority>,
     /// Signs journal heads.
     pub signer: Arc<JournalSigner>,
-    /// Bounds the anonymous path.
+    /// Bounds enrolment; what else anybody may ask for has the same limits and buckets of its own.
     pub limiter: EnrolmentLimiter,
     /// Where the state of the stores is reported.
     pub health: Health,
@@ -86,6 +86,8 @@ impl Coordinator {
             compute: dependencies.compute,
             ca: dependencies.ca,
             signer: dependencies.signer,
+            key_limiter: dependencies.limiter.another(),
+            login_limiter: dependencies.limiter.another(),
             limiter: dependencies.limiter,
             health: dependencies.health,
             scope: scope.clone(),
@@ -125,6 +127,7 @@ impl Coordinator {
         shared.health.ok("store");
         scope.spawn(writer.run(queue));
         scope.spawn(housekeeping::run(Arc::clone(&shared)));
+        relays.remove_lone_companions().await;
         Ok(Coordinator { handle: Handle::new(shared), relays, scope })
     }
 

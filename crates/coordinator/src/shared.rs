@@ -41,7 +41,12 @@ pub(crate) struct Shared {
     pub(crate) compute: Compute,
     pub(crate) ca: Arc<CertificateAuthority>,
     pub(crate) signer: Arc<JournalSigner>,
+    /// Bounds enrolment.
     pub(crate) limiter: EnrolmentLimiter,
+    /// Bounds keys that register themselves.
+    pub(crate) key_limiter: EnrolmentLimiter,
+    /// Bounds requests of operators to be let in.
+    pub(crate) login_limiter: EnrolmentLimiter,
     pub(crate) health: Health,
     pub(crate) scope: TaskScope,
     pub(crate) commands: mpsc::Sender<Command>,

@@ -38,4 +38,4 @@ pub use stage::{
     StageOutput, StageSpec, StageStart, Weight,
 };
 pub use status::{Missing, RoundRecord, RunPhase, RunStatus, SiteStatus, Wait};
-pub use toml_text::{TOML_MARKS_MAX, TooManyMarks, check_toml_marks};
+pub use toml_text::{TOML_MARKS_MAX, TooManyMarks, check_toml_marks, check_toml_marks_to};

@@ -9,11 +9,13 @@ pub const TOML_MARKS_MAX: usize = 1024;
 /// A text that could have too many tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it has {marks} dots and opening brackets; at most {TOML_MARKS_MAX} are read, so that its tables stay few"
+    "it has {marks} dots and opening brackets; at most {marks_max} are read, so that its tables stay few"
 )]
 pub struct TooManyMarks {
     /// How many it has.
     pub marks: usize,
+    /// How many it may have.
+    pub marks_max: usize,
 }
 
 /// Refuses a text that could have too many tables.
@@ -27,6 +29,14 @@ pub struct TooManyMarks {
 /// assert!(sheaf_domain::check_toml_marks(&"x = [".repeat(2000)).is_err());
 /// ```
 pub fn check_toml_marks(text: &str) -> Result<(), TooManyMarks> {
+    check_toml_marks_to(text, TOML_MARKS_MAX)
+}
+
+/// The same with another bound, for files that are not ours.
+///
+/// # Errors
+/// [`TooManyMarks`].
+pub fn check_toml_marks_to(text: &str, marks_max: usize) -> Result<(), TooManyMarks> {
     let marks = text.bytes().filter(|byte| matches!(byte, b'.' | b'[' | b'{')).count();
-    if marks > TOML_MARKS_MAX { Err(TooManyMarks { marks }) } else { Ok(()) }
+    if marks > marks_max { Err(TooManyMarks { marks, marks_max }) } else { Ok(()) }
 }

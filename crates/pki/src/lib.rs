@@ -34,7 +34,7 @@ pub use grace::Grace;
 pub use hmac::HmacKey;
 pub use journal_signer::{JournalSigner, verify_head};
 pub use kit::{KIT_FORMAT, KIT_LEN_MAX, Kit};
-pub use limiter::{EnrolmentLimiter, EnrolmentLimits, Limited};
+pub use limiter::{EnrolmentLimiter, EnrolmentLimits, Limited, network_of};
 pub use public_key::PublicKey;
 pub use secret::Secret;
 pub use signed::{

@@ -1,4 +1,4 @@
-//! Rate limits for the one anonymous path, enrolment: a bucket for everybody and one per address, in bounded memory.
+//! Rate limits for what anybody may ask for: enrolment, and what is like it. A bucket for everybody and one per address, in bounded memory.
 //!
 //! Pure: time is handed in. An address is a whole IPv6 /64, since whoever has one address of it has them all. When there
 //! are more addresses than are remembered, the one longest unheard of is forgotten; the bucket for everybody still holds.
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sheaf_domain::{ErrorKind, Span};
 
-/// How many enrolments are let through.
+/// How many requests are let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnrolmentLimits {
     /// At once, from everybody.
@@ -32,9 +32,9 @@ impl Default for EnrolmentLimits {
     }
 }
 
-/// An enrolment came too soon.
+/// A request came too soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many enrolments: try again in {retry_after}")]
+#[error("too many requests of this kind: try again in {retry_after}")]
 pub struct Limited {
     /// When the next one is let through, if nobody comes before.
     pub retry_after: Span,
@@ -47,7 +47,7 @@ impl Limited {
     }
 }
 
-/// Lets enrolments through at a bounded rate.
+/// Lets requests of one kind through at a bounded rate.
 #[derive(Debug)]
 pub struct EnrolmentLimiter {
     limits: EnrolmentLimits,
@@ -67,7 +67,13 @@ impl EnrolmentLimiter {
         EnrolmentLimiter { limits, state: Mutex::new(State { everybody, peers: HashMap::new() }) }
     }
 
-    /// Takes one enrolment of `peer` at `now` ([`Clock::monotonic`](sheaf_runtime::Clock::monotonic)).
+    /// One of the same limits and with buckets of its own, all full: for another kind of request.
+    #[must_use]
+    pub fn another(&self) -> EnrolmentLimiter {
+        EnrolmentLimiter::new(self.limits)
+    }
+
+    /// Takes one request of `peer` at `now` ([`Clock::monotonic`](sheaf_runtime::Clock::monotonic)).
     ///
     /// # Errors
     /// [`Limited`] saying when to try again; nothing is taken.
@@ -91,7 +97,7 @@ impl EnrolmentLimiter {
     }
 }
 
-/// Micro-enrolments, so that a millisecond of refill is a whole number.
+/// Millionths of a request, so that a millisecond of refill is a whole number.
 const ONE: u64 = 1_000_000;
 
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +133,8 @@ impl Bucket {
     }
 }
 
-fn network_of(peer: IpAddr) -> IpAddr {
+/// What counts as one address: an IPv4 address, or the /64 of an IPv6 one.
+pub fn network_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,
@@ -188,6 +195,17 @@ mod tests {
         assert!(limiter.admit(address(3), Duration::ZERO).is_err());
         let mapped = IpAddr::V6(std::net::Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped());
         assert_eq!(network_of(mapped), v4(1));
+    }
+
+    #[test]
+    fn another_kind_of_request_has_buckets_of_its_own() {
+        let limiter = EnrolmentLimiter::new(LIMITS);
+        while limiter.admit(v4(1), Duration::ZERO).is_ok() {}
+        let another = limiter.another();
+        assert_eq!(another.admit(v4(1), Duration::ZERO), Ok(()));
+        assert_eq!(another.admit(v4(1), Duration::ZERO), Ok(()));
+        assert!(another.admit(v4(1), Duration::ZERO).is_err(), "at the same rate");
+        assert!(limiter.admit(v4(1), Duration::ZERO).is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An array on its way in: a `.npy` file in pieces. Its header comes first, then row-major little-endian elements, as they are complete.
 //!
-//! Pure. Big-endian elements are turned round as they pass; a column-major array is held whole to be turned. Refused: what `npy` refuses,
+//! Pure. Big-endian elements are turned round as they pass; a column-major array is held whole, and handed out to be turned by whoever has
+//! the time for it. Refused: what `npy` refuses,
 //! more or fewer bytes than the header says, a column-major array above [`COLUMNS_LEN_MAX`]. Whether the array is the one that was asked for is
 //! the caller's to say when its header has come, before any element is taken in. Invariant: beside a column-major array, no more is held than
 //! what came with the header and a part of an element.
@@ -34,6 +35,23 @@ pub enum Fed {
     Head(npy::Head),
     /// Elements that are complete; there may be none.
     Elements(Bytes),
+    /// A column-major array that is complete.
+    Columns(Columns),
+}
+
+/// A column-major array; turning it is work.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Columns(Bytes);
+
+impl Columns {
+    /// The elements, row-major and little-endian.
+    ///
+    /// # Errors
+    /// [`ArrayError`].
+    pub fn turned(self) -> Result<Bytes, ArrayError> {
+        let (_, _, elements) = npy::read(self.0)?;
+        Ok(elements)
+    }
 }
 
 /// Reads one array.
@@ -63,24 +81,27 @@ impl ArrayReader {
             (false, true) => rest,
             (false, false) => Bytes::from([rest, bytes].concat()),
         };
-        self.elements(bytes).map(Fed::Elements)
+        self.elements(bytes)
     }
 
-    fn elements(&mut self, bytes: Bytes) -> Result<Bytes, ArrayError> {
-        let Some(head) = &self.head else { return Ok(bytes) };
+    fn elements(&mut self, bytes: Bytes) -> Result<Fed, ArrayError> {
+        let Some(head) = &self.head else { return Ok(Fed::Elements(bytes)) };
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or(ArrayError::TooLong)?;
         if head.is_fortran {
             self.held.extend_from_slice(&bytes);
-            return if self.left == 0 { self.turned() } else { Ok(Bytes::new()) };
+            // Told once.
+            let complete = self.left == 0 && !self.held.is_empty();
+            let file = if complete { std::mem::take(&mut self.held).freeze() } else { Bytes::new() };
+            return Ok(if complete { Fed::Columns(Columns(file)) } else { Fed::Elements(file) });
         }
         if head.is_big_endian {
             let dtype = head.dtype;
             self.held.extend_from_slice(&bytes);
             let whole = self.held.len() - self.held.len() % dtype.size();
             let elements = self.held.split_to(whole).freeze();
-            return Ok(npy::swap_bytes(dtype, &elements));
+            return Ok(Fed::Elements(npy::swap_bytes(dtype, &elements)));
         }
-        Ok(bytes)
+        Ok(Fed::Elements(bytes))
     }
 
     /// Ends the file.
@@ -108,16 +129,6 @@ impl ArrayReader {
         }
         self.head = Some(head.clone());
         Ok(Fed::Head(head))
-    }
-
-    /// A column-major array, turned.
-    fn turned(&mut self) -> Result<Bytes, ArrayError> {
-        let file = std::mem::take(&mut self.held).freeze();
-        if file.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let (_, _, elements) = npy::read(file)?;
-        Ok(elements)
     }
 }
 
@@ -149,6 +160,7 @@ mod tests {
             match reader.feed(Bytes::copy_from_slice(piece))? {
                 Fed::Head(head) => assert_eq!(dtype.replace(head.dtype), None, "told once"),
                 Fed::Elements(elements) => got.extend_from_slice(&elements),
+                Fed::Columns(columns) => got.extend_from_slice(&columns.turned()?),
             }
         }
         reader.finish().map(|()| (dtype.unwrap(), got))

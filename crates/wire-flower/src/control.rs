@@ -3,9 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use futures_util::stream;
-use prost::Message;
 use sheaf_coordinator::{Error, LogCursor, NewRelay};
 use sheaf_domain::{ErrorKind, Identity, RunId};
 
@@ -15,9 +12,9 @@ use crate::error::{FlowerCode, FlowerError};
 use crate::fab;
 use crate::front::{Flower, public_key};
 use crate::incoming::Incoming;
+use crate::logs;
 use crate::names::{
-    ACCOUNT_ID, ACCOUNT_NAME, FEDERATION, SERVER_APP_TYPE, iso, node_id_of, run_of, seconds, site_of,
-    timestamp,
+    ACCOUNT_ID, ACCOUNT_NAME, FEDERATION, SERVER_APP_TYPE, iso, node_id_of, run_of, site_of, timestamp,
 };
 use crate::operators::Caller;
 use crate::proto;
@@ -54,7 +51,7 @@ impl Flower {
                 }
                 Ok(Answer::of(&proto::StopRunResponse { success: true }))
             }
-            ControlCall::StreamLogs => self.stream_logs(&incoming.decode().await?),
+            ControlCall::StreamLogs => self.stream_logs(caller, &incoming.decode().await?),
             ControlCall::ListRuns => self.list_runs(&incoming.decode().await?),
             ControlCall::RegisterNode => self.register_node(incoming.decode().await?).await,
             ControlCall::UnregisterNode => {
@@ -108,7 +105,11 @@ impl Flower {
         }
         let refused =
             |error: fab::FabError| FlowerError::new(FlowerCode::InvalidRunConfig, error.to_string());
-        let checked = fab::check(&content).map_err(refused)?;
+        let bundle = content.clone();
+        let checked = self.relays.compute().run(move || fab::check(&bundle)).await;
+        let checked =
+            checked.map_err(|error| FlowerError::new(FlowerCode::Unavailable, error.to_string()))?;
+        let checked = checked.map_err(refused)?;
         fab::check_overrides(&checked, &request.override_config).map_err(refused)?;
         if checked.server_app.is_none() {
             let detail = "the app has no serverapp among its components";
@@ -176,28 +177,19 @@ impl Flower {
         Ok(Answer::of(&proto::RegisterNodeResponse { node_id: node_id_of(&site) }))
     }
 
-    /// The log of a run from a time on, as it grows; it ends with the run.
-    fn stream_logs(&self, request: &proto::StreamLogsRequest) -> Result<Answer, FlowerError> {
+    /// The log of a run from a time on.
+    fn stream_logs(
+        &self,
+        caller: &Caller,
+        request: &proto::StreamLogsRequest,
+    ) -> Result<Answer, FlowerError> {
         let run = self.known_run(request.run_id)?;
         let from = LogCursor::after(timestamp(request.after_timestamp));
-        let lines = stream::unfold(Some((self.relays.clone(), from)), move |state| async move {
-            let (relays, from) = state?;
-            match relays.log_lines(run, from).await {
-                Ok(Some((lines, end))) => {
-                    let latest = lines.last().map_or(0.0, |line| seconds(line.at));
-                    let log_output = lines.into_iter().map(|line| line.text).collect();
-                    let response = proto::StreamLogsResponse { log_output, latest_timestamp: latest };
-                    Some((Ok(Bytes::from(response.encode_to_vec())), Some((relays, end))))
-                }
-                Ok(None) => None,
-                Err(error) => Some((Err(told(&error)), None)),
-            }
-        });
-        Ok(Answer::Stream(Box::pin(lines)))
+        Ok(Answer::Stream(logs::follow(self.clone(), caller.clone(), run, from)))
     }
 }
 
-fn told(error: &Error) -> FlowerError {
+pub(crate) fn told(error: &Error) -> FlowerError {
     let code = match error.kind() {
         ErrorKind::NotFound => FlowerCode::RunIdNotFound,
         ErrorKind::Conflict => FlowerCode::RunAlreadyFinished,

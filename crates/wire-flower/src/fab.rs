@@ -22,6 +22,8 @@ pub use build::build;
 
 /// The longest bundle, in bytes.
 pub const FAB_LEN_MAX: usize = 10 * 1_024 * 1_024;
+/// The most dots and opening brackets and braces in a `pyproject.toml`; what tools are configured with and versions of packages have many.
+pub const PROJECT_MARKS_MAX: usize = 16 * 1_024;
 /// The longest publisher, project name or version, in bytes.
 pub const NAME_LEN_MAX: usize = 128;
 
@@ -97,6 +99,8 @@ pub fn check(bytes: &[u8]) -> Result<Fab, FabError> {
         return Err(too_long("the bundle", bytes.len() as u64, FAB_LEN_MAX as u64));
     }
     let project = archive::read(bytes)?;
+    sheaf_domain::check_toml_marks_to(&project, PROJECT_MARKS_MAX)
+        .map_err(|error| FabError::Project { reason: error.to_string() })?;
     let project: Table = project
         .parse()
         .map_err(|error: toml::de::Error| FabError::Project { reason: shortened(error.message()) })?;

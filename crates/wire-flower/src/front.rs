@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sheaf_coordinator::{RelayOverview, Relays};
+use sheaf_coordinator::{KeyFacts, RelayOverview, Relays};
 use sheaf_domain::{Digest, ErrorKind, Identity, Role, SiteName};
 use sheaf_pki::PublicKey;
 use sheaf_runtime::Clock;
@@ -168,23 +168,33 @@ impl Flower {
     /// # Errors
     /// As [`Flower::node`].
     pub(crate) async fn site(&self, signed: &Signed) -> Result<SiteName, FlowerError> {
-        let refused = |reason: &str| FlowerError::new(FlowerCode::NodeAuthenticationFailed, reason);
         let key = self.authenticate(signed)?;
-        let site = match self.relays.by_key(&key.fingerprint()) {
-            Some(known) if known.active => known.site,
-            Some(_) => return Err(refused("this key was unregistered")),
-            None if self.settings.enable_supernode_auth => return Err(refused("this key is not registered")),
-            None => match self.relays.register_self(&key, signed.connection.peer()).await {
-                Ok(site) => site,
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    let known = self.relays.by_key(&key.fingerprint());
-                    known.map(|known| known.site).ok_or_else(|| refused("this key is not registered"))?
+        let known = self.relays.by_key(&key.fingerprint());
+        let site = match known {
+            None if !self.settings.enable_supernode_auth => {
+                match self.relays.register_self(&key, signed.connection.peer()).await {
+                    Ok(site) => site,
+                    // It was registered meanwhile, and may be unregistered again.
+                    Err(error) if error.kind() == ErrorKind::Conflict => {
+                        active(self.relays.by_key(&key.fingerprint()))?
+                    }
+                    Err(error) => return Err(FlowerError::new(FlowerCode::Unavailable, error.to_string())),
                 }
-                Err(error) => return Err(FlowerError::new(FlowerCode::Unavailable, error.to_string())),
-            },
+            }
+            known => active(known)?,
         };
         self.relays.heard(&site, None);
         Ok(site)
+    }
+}
+
+/// The participant with a key, if it may come in.
+fn active(known: Option<KeyFacts>) -> Result<SiteName, FlowerError> {
+    let refused = |reason: &str| FlowerError::new(FlowerCode::NodeAuthenticationFailed, reason);
+    match known {
+        Some(known) if known.active => Ok(known.site),
+        Some(_) => Err(refused("this key was unregistered")),
+        None => Err(refused("this key is not registered")),
     }
 }
 
@@ -195,4 +205,21 @@ impl Flower {
 pub(crate) fn public_key(pem: &[u8]) -> Result<PublicKey, FlowerError> {
     let text = std::str::from_utf8(pem).map_err(|_| payload("the public key is not PEM"))?;
     PublicKey::from_pem(text).map_err(|error| payload(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_key_that_may_come_in_stands_for_its_participant() {
+        let site = SiteName::new("key-0123456789abcdef").unwrap();
+        let facts = |active| Some(KeyFacts { site: site.clone(), active });
+        assert_eq!(active(facts(true)).unwrap(), site);
+        for (known, reason) in [(facts(false), "unregistered"), (None, "not registered")] {
+            let refused = active(known).unwrap_err();
+            assert_eq!(refused.code, FlowerCode::NodeAuthenticationFailed);
+            assert!(refused.detail.contains(reason), "{refused}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ mod front;
 mod incoming;
 mod launch;
 pub mod legacy;
+mod logs;
 mod mail;
 mod names;
 pub mod node_auth;

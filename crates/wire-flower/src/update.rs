@@ -155,7 +155,8 @@ impl UpdateWriter {
             upload.write(piece.clone()).await?;
             return upload.seal().await;
         }
-        let digest = Digest::of(piece);
+        let hashed = piece.clone();
+        let digest = self.handle.compute().run(move || Digest::of(&hashed)).await?;
         let there = self.handle.missing(&self.who, self.task, &[digest]).await?.is_empty();
         self.resumed.get_or_insert(there);
         if !there {

@@ -1,5 +1,7 @@
 //! Apps that runs may name in place of a trainer, as their front-end knows them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sheaf_domain::plan::{AppSpec, Plan};
 use sheaf_domain::{ConfigMap, Digest, LineageName, Manifest, RunId, SiteName};
@@ -44,7 +46,7 @@ impl Handle {
                 return Err(Error::invalid("an app was handed in, but the plan names none ([task] app)"));
             }
         };
-        let Some(host) = self.shared.apps.get() else {
+        let Some(host) = self.shared.apps.get().map(Arc::clone) else {
             return Err(Error::invalid(format!(
                 "the plan names the app {source:?}, and no participants that run apps are served here"
             )));
@@ -60,7 +62,10 @@ impl Handle {
             }
             Start::Trainer => None,
         };
-        let header = host.header(&bundle, config, first.map(|version| &version.manifest));
+        let (unfolded, config) = (bundle.clone(), config.clone());
+        let model = first.map(|version| version.manifest.clone());
+        // The bundle is unfolded, which takes its time.
+        let header = self.shared.compute.run(move || host.header(&unfolded, &config, model.as_ref())).await?;
         let header =
             header.map_err(|error| Error::invalid(format!("the app {source:?} is refused: {error}")))?;
         Ok(Some(Relays::of(&self.shared)?.accompany(run, by, bundle, header).await?))

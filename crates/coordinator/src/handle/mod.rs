@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use sheaf_domain::{Digest, EntryDraft, Identity, JournalId, Role, RunId, SiteName};
 use sheaf_engine::RunState;
+use sheaf_runtime::Compute;
 use sheaf_store::SignedHead;
 use tokio::sync::oneshot;
 
@@ -141,6 +142,11 @@ impl Handle {
     pub fn host_apps(&self, host: Arc<dyn AppHost>) {
         // A second one changes nothing.
         let _ = self.shared.apps.set(host);
+    }
+
+    /// The pool for a front-end's work that would hold up I/O.
+    pub fn compute(&self) -> &Compute {
+        &self.shared.compute
     }
 
     /// How long a request for work may be held.

@@ -31,7 +31,8 @@ impl Handle {
     /// The entries of a journal after `after_seq`, oldest first; holds the request while there is none.
     ///
     /// # Errors
-    /// Not found for a run that does not exist.
+    /// Not found for a run that does not exist; permission denied unless `who` is an operator, also when that ends while the request is
+    /// held.
     /// # Cancel safety
     /// Safe: it only reads.
     pub async fn journal(
@@ -49,12 +50,14 @@ impl Handle {
         loop {
             newest.mark_unchanged();
             let entries = self.shared.store.entries(journal, after_seq, limit.clamp(1, ENTRIES_MAX)).await?;
+            self.authorise(who, Role::Operator)?;
             if !entries.is_empty() {
                 return Ok(entries);
             }
             tokio::select! {
                 biased;
                 () = self.shared.scope.cancelled() => return Ok(Vec::new()),
+                refused = self.shared.registry.shut_out(who) => return Err(refused),
                 changed = newest.changed() => if changed.is_err() { return Ok(Vec::new()) },
                 () = tokio::time::sleep_until(deadline) => return Ok(Vec::new()),
             }

@@ -92,6 +92,11 @@ pub(crate) struct Core {
 }
 
 impl Relays {
+    /// The pool for a front-end's work that would hold up I/O.
+    pub fn compute(&self) -> &sheaf_runtime::Compute {
+        &self.shared.compute
+    }
+
     /// Rebuilds every relayed run from its journal and starts the writer in `scope`.
     ///
     /// # Errors

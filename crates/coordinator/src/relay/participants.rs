@@ -94,15 +94,22 @@ pub(crate) fn name_of(fingerprint: &Digest) -> Result<SiteName, Error> {
     Ok(SiteName::new(format!("{KEY_PREFIX}{}", &digits[..16]))?)
 }
 
+fn known_already() -> Error {
+    Error::conflict("this key is enrolled already")
+}
+
 impl Relays {
-    /// Enrols the key of a participant that registers itself, at the rate that its address may.
+    /// Enrols the key of a participant that registers itself, at the rate that its address may. A key that is known is told so at any rate.
     ///
     /// # Errors
-    /// Exhausted when the address, or everybody, comes too often; as [`Relays::register`].
+    /// Exhausted when the address, or everybody, comes too often with new keys; as [`Relays::register`].
     /// # Cancel safety
     /// A dropped call may still be carried out.
     pub async fn register_self(&self, key: &PublicKey, peer: IpAddr) -> Result<SiteName, Error> {
-        self.shared.limiter.admit(peer, self.shared.clock.monotonic())?;
+        if self.shared.registry.by_key(&key.fingerprint()).is_some() {
+            return Err(known_already());
+        }
+        self.shared.key_limiter.admit(peer, self.shared.clock.monotonic())?;
         self.register(key, KeyCard::default()).await
     }
 
@@ -117,7 +124,7 @@ impl Relays {
         let name = name_of(&fingerprint)?;
         let turn = self.shared.membership.turn(&name, Some(&fingerprint)).await?;
         if self.shared.registry.by_key(&fingerprint).is_some() || self.shared.registry.site(&name).is_some() {
-            return Err(Error::conflict("this key is enrolled already"));
+            return Err(known_already());
         }
         let max = self.shared.settings.sites_max;
         self.make_room(max).await?;
@@ -185,7 +192,8 @@ impl Relays {
         self.shared.send(crate::command::Command::Revoked { site: site.clone(), reason }).await
     }
 
-    /// Forgets those who left first, when more have left than are kept or the room of `sites_max` is needed.
+    /// Forgets those who left first, when more have left than are kept or the room of `sites_max` is needed. Whom the store does not
+    /// let go stays, and the next in order goes in its place.
     async fn make_room(&self, sites_max: usize) -> Result<(), Error> {
         let mut left: Vec<_> = self.shared.registry.all().into_iter().filter_map(left_at).collect();
         let over = (self.shared.registry.len() + 1).saturating_sub(sites_max);
@@ -194,10 +202,18 @@ impl Relays {
             return Ok(());
         }
         left.sort();
-        for (_, name, key) in left.into_iter().take(surplus) {
-            self.shared.store.forget_site(&name, key).await?;
+        let mut gone = 0;
+        for (_, name, key) in left {
+            if gone == surplus {
+                break;
+            }
+            if !self.shared.store.forget_site(&name, key).await? {
+                // It was forgotten meanwhile, and may have come back.
+                continue;
+            }
             self.shared.registry.forget(&name);
             self.core.online.forget(&name);
+            gone += 1;
         }
         Ok(())
     }

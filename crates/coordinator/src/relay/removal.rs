@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sheaf_domain::{Identity, RunId};
+use sheaf_domain::{Digest, Identity, Role, RunId, SiteName};
 use sheaf_relay::{Event, Outcome, Rejected, Relay};
 use tokio::sync::oneshot;
 
@@ -21,6 +21,16 @@ use crate::{Error, Force, RemovedRun};
 pub(super) struct TakenOut {
     pub(super) slot: Arc<Slot>,
     pub(super) head: Head,
+}
+
+/// In whose name the server tidies up.
+fn this_server() -> Result<Identity, Error> {
+    Ok(Identity {
+        trust_domain: "server".to_owned(),
+        name: SiteName::new("server")?,
+        role: Role::Operator,
+        key_fingerprint: Digest::from_bytes([0; 32]),
+    })
 }
 
 impl Relays {
@@ -127,6 +137,25 @@ impl Relays {
         })
         .await?;
         self.remove(who, run, Force::No).await.map(drop)
+    }
+
+    /// Removes what went along with coordinated runs that are not there: the server died between the ends of the two, or before the run
+    /// was there. What cannot be removed now is tried again at the next start.
+    pub(crate) async fn remove_lone_companions(&self) {
+        let lone = |slot: &Arc<Slot>| {
+            slot.read(Relay::is_coordinated).unwrap_or(false) && !self.shared.knows(slot.run)
+        };
+        for slot in self.runs().into_iter().filter(lone) {
+            let run = slot.run;
+            let removed = match this_server() {
+                Ok(who) => self.remove_companion(&who, run).await,
+                Err(error) => Err(error),
+            };
+            match removed {
+                Ok(()) => tracing::info!(%run, "what went along with a run that is gone was removed"),
+                Err(error) => tracing::warn!(%run, %error, "what went along with a run that is gone stays"),
+            }
+        }
     }
 
     async fn detach(&self, run: RunId) -> Result<TakenOut, Error> {

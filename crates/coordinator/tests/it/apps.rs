@@ -1,10 +1,11 @@
 //! Runs that name an app: who works on them, what goes along with them, and that both end together.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use sheaf_coordinator::{AppHost, CreateRun, Error, Force, KeyCard, Reply};
-use sheaf_domain::{ConfigMap, Digest, Identity, Manifest, Principal, RunId, Span};
+use sheaf_domain::{ConfigMap, Digest, Identity, JournalId, Manifest, Principal, RunId, Span};
 use sheaf_pki::{PublicKey, SiteKey};
 use sheaf_relay::{LetterDraft, ObjectDraft, Outcome, Phase};
 
@@ -13,6 +14,7 @@ use crate::world::{Backend, Model, World, on_both, plan, specs};
 on_both!(
     participants_work_on_what_they_can,
     a_run_and_its_companion_end_together,
+    a_companion_whose_run_is_gone_goes_at_the_next_start,
     a_letter_of_the_server_is_found_again_and_taken_back,
     what_an_app_lacks_is_refused_by_name,
 );
@@ -144,6 +146,24 @@ async fn a_run_and_its_companion_end_together(backend: Backend) {
     assert!(world.relays.overview(other).is_err());
 }
 
+async fn a_companion_whose_run_is_gone_goes_at_the_next_start(backend: Backend) {
+    let mut world = World::start(backend).await;
+    world.handle.host_apps(Arc::new(Host));
+    let [gone, other] = [create(&world, &app_plan("")).await, create(&world, &app_plan("")).await];
+    world.handle.stop(&world.operator, gone, "enough".to_owned()).await.unwrap();
+    // The server dies when the run is removed and its companion is not.
+    world.faults.dies_with_a_journal.store(true, Ordering::SeqCst);
+    world.handle.remove_run(&world.operator, gone, Force::No).await.unwrap();
+    assert!(world.store.journals().await.unwrap().contains(&JournalId::Relay(gone)));
+    world.restart().await;
+    assert!(!world.store.journals().await.unwrap().contains(&JournalId::Relay(gone)));
+    assert!(world.relays.overview(gone).is_err() && world.relays.overview(other).is_ok());
+    let holds = world.blob.holds().await.unwrap();
+    assert!(holds.iter().all(|hold| !hold.as_str().contains(&gone.to_string())), "{holds:?}");
+    world.restart().await;
+    assert!(world.relays.overview(other).is_ok());
+}
+
 async fn a_letter_of_the_server_is_found_again_and_taken_back(backend: Backend) {
     let mut world = World::start(backend).await;
     world.handle.host_apps(Arc::new(Host));
@@ -200,4 +220,26 @@ async fn what_an_app_lacks_is_refused_by_name(backend: Backend) {
     let none = plan(1, 1, "[model]\ninit = \"a.npz\"\n");
     assert!(refused(&none, Some(BUNDLE)).await.contains("the plan names none"));
     assert_eq!(world.relays.coordinated(), []);
+}
+
+/// Remembers which thread looked at a bundle.
+#[derive(Debug, Default)]
+struct Watched(std::sync::Mutex<Option<std::thread::ThreadId>>);
+
+impl AppHost for Watched {
+    fn header(&self, bundle: &[u8], config: &ConfigMap, model: Option<&Manifest>) -> Result<String, String> {
+        *self.0.lock().unwrap() = Some(std::thread::current().id());
+        Host.header(bundle, config, model)
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_is_looked_at_off_the_threads_of_the_sockets() {
+    let world = World::start(Backend::Memory).await;
+    let host = Arc::new(Watched::default());
+    world.handle.host_apps(Arc::<Watched>::clone(&host));
+    create(&world, &app_plan("")).await;
+    let looked = host.0.lock().unwrap().unwrap();
+    // This test's runtime has one thread, which all tasks share.
+    assert_ne!(looked, std::thread::current().id());
 }

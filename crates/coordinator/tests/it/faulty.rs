@@ -24,8 +24,12 @@ pub(crate) struct Faults {
     pub(crate) after: AtomicBool,
     /// Nothing is written any more.
     pub(crate) dead: AtomicBool,
+    /// Nothing is written any more once a journal is removed.
+    pub(crate) dies_with_a_journal: AtomicBool,
     /// Journals cannot be read.
     pub(crate) blind: AtomicBool,
+    /// A site that is not forgotten, as when it is otherwise in the store than in memory.
+    pub(crate) keeps: Mutex<Option<SiteName>>,
     /// What is wrong with one journal's content.
     pub(crate) damage: Mutex<Option<(JournalId, Damage)>>,
 }
@@ -117,6 +121,9 @@ impl StateStore for Faulty {
     ) -> Result<Appended, Error> {
         self.writable()?;
         let removed = self.inner.remove_journal(journal, lease_epoch, note).await?;
+        if self.faults.dies_with_a_journal.swap(false, Ordering::SeqCst) {
+            self.faults.dead.store(true, Ordering::SeqCst);
+        }
         if self.faults.after.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(removed) }
     }
     async fn entries(
@@ -188,6 +195,9 @@ impl StateStore for Faulty {
     }
     async fn forget_site(&self, name: &SiteName, key: Digest) -> Result<bool, Error> {
         self.writable()?;
+        if self.faults.keeps.lock().unwrap().as_ref() == Some(name) {
+            return Ok(false);
+        }
         self.inner.forget_site(name, key).await
     }
     async fn touch_sites(&self, seen: Vec<(SiteName, Timestamp)>) -> Result<(), Error> {

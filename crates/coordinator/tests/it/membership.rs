@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use sheaf_coordinator::{Certificate, Enrolment, Settings};
 use sheaf_domain::{ByteSize, ErrorKind, JournalId, Role, Span};
-use sheaf_pki::{SiteKey, certificate_facts, identity_of_certificate};
+use sheaf_pki::{EnrolmentLimits, PublicKey, SiteKey, certificate_facts, identity_of_certificate};
 
 use crate::world::{Backend, HOLD_MAX, World, days, name, on_both, participant, plan, settings};
 
@@ -14,6 +14,7 @@ on_both!(
     a_revoked_site_is_out_at_once_and_comes_back_with_a_new_key,
     an_enrolment_cut_off_in_the_middle_gets_through_on_its_repetition,
     a_participant_without_a_key_is_the_same_after_a_restart_and_nobody_elses,
+    what_anybody_may_ask_for_is_limited_each_for_itself,
 );
 
 fn issued(enrolment: Enrolment) -> Certificate {
@@ -25,6 +26,30 @@ fn issued(enrolment: Enrolment) -> Certificate {
 
 fn key() -> SiteKey {
     SiteKey::generate().unwrap()
+}
+
+async fn what_anybody_may_ask_for_is_limited_each_for_itself(backend: Backend) {
+    let mut world = World::start(backend).await;
+    world.limits = EnrolmentLimits { peer_burst: 2, peer_per_minute: 0, ..EnrolmentLimits::default() };
+    world.restart().await;
+    let peer = std::net::IpAddr::from([127, 0, 0, 1]);
+    let of_node = || PublicKey::from_spki_der(key().public_key().spki_der()).unwrap();
+    let (known, other, late) = (of_node(), of_node(), of_node());
+    for new in [&known, &other] {
+        world.relays.register_self(new, peer).await.unwrap();
+    }
+    assert_eq!(world.relays.register_self(&late, peer).await.unwrap_err().kind(), ErrorKind::Exhausted);
+    // What is known is no new key, however often it comes.
+    assert_eq!(world.relays.register_self(&known, peer).await.unwrap_err().kind(), ErrorKind::Conflict);
+
+    for _ in 0..2 {
+        world.relays.request_login(peer).unwrap();
+    }
+    assert_eq!(world.relays.request_login(peer).unwrap_err().kind(), ErrorKind::Exhausted);
+
+    world.sites(2).await;
+    let kit = world.kit("ward").await;
+    assert_eq!(world.enrol(&kit, &key()).await.unwrap_err().kind(), ErrorKind::Exhausted);
 }
 
 async fn a_token_is_spent_by_one_key(backend: Backend) {

@@ -4,14 +4,31 @@ use sheaf_coordinator::{BLOBS_DIR, COMPLETE_FILE, CreateRun, ReplayVerdict, STAT
 use sheaf_domain::{ErrorKind, JournalId, RunPhase, Span};
 use sheaf_pki::{PublicKey, verify_head};
 
-use crate::world::{Backend, Model, World, on_both, plan, request};
+use crate::world::{Backend, HOLD_MAX, Model, World, on_both, plan, request};
 
 on_both!(
     a_replay_reproduces_every_round_when_updates_are_kept,
     a_warm_started_adaptive_run_is_replayed_from_its_first_round,
     a_replay_says_what_is_not_kept,
     journals_are_read_and_signed,
+    a_journal_is_read_no_further_by_an_operator_who_was_revoked,
 );
+
+async fn a_journal_is_read_no_further_by_an_operator_who_was_revoked(backend: Backend) {
+    let mut world = World::start(backend).await;
+    let who = world.known_operator("other").await;
+    let newest = world.journal(JournalId::Federation).await.last().map_or(0, |entry| entry.seq);
+    let read = world.handle.journal(&who, JournalId::Federation, newest, 9, HOLD_MAX);
+    let revoke = world.handle.revoke(&world.operator, &who.name, "left".to_owned());
+    // It waits for what comes, and the first that comes is its own end.
+    let (read, revoked) = tokio::join!(read, revoke);
+    revoked.unwrap();
+    let refused = read.unwrap_err();
+    assert!(
+        refused.kind() == ErrorKind::PermissionDenied && refused.to_string().contains("left"),
+        "{refused}"
+    );
+}
 
 async fn a_replay_reproduces_every_round_when_updates_are_kept(backend: Backend) {
     let mut world = World::start(backend).await;

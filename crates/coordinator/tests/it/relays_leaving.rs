@@ -17,6 +17,7 @@ on_both!(
     a_removal_of_a_relayed_run_cut_off_leaves_it_whole,
     a_broken_relayed_run_may_be_removed_by_force,
     those_who_left_make_room_and_those_taken_out_stay_out,
+    who_left_first_goes_first_unless_the_store_keeps_it,
 );
 
 async fn a_relayed_run_is_removed_with_everything_of_it(backend: Backend) {
@@ -134,4 +135,31 @@ async fn those_who_left_make_room_and_those_taken_out_stay_out(backend: Backend)
     assert_eq!(world.relays.participants().len(), 3);
     let banned_again = world.relays.register_self(&banned, peer).await.unwrap_err();
     assert_eq!(banned_again.kind(), ErrorKind::Conflict);
+}
+
+async fn who_left_first_goes_first_unless_the_store_keeps_it(backend: Backend) {
+    let settings = sheaf_coordinator::Settings { sites_max: 4, ..settings() };
+    let world = World::with(backend, settings, sheaf_domain::ByteSize::from_mib(64)).await;
+    let peer = IpAddr::from([192, 0, 2, 1]);
+    let keys: [PublicKey; 4] = std::array::from_fn(|_| key());
+    let mut names = Vec::new();
+    for key in &keys {
+        names.push(world.relays.register_self(key, peer).await.unwrap());
+    }
+    // They leave in another order than that of their names and of their coming.
+    let order = [2, 0, 3, 1];
+    for idx in order {
+        world.clock.advance(Span::from_secs(1));
+        world.relays.leave(&names[idx]).await.unwrap();
+    }
+    *world.faults.keeps.lock().unwrap() = Some(names[order[1]].clone());
+    let known = |idx: usize| world.relays.by_key(&keys[idx].fingerprint()).is_some();
+    world.relays.register_self(&key(), peer).await.unwrap();
+    assert_eq!(order.map(known), [false, true, true, true]);
+    world.relays.register_self(&key(), peer).await.unwrap();
+    assert_eq!(order.map(known), [false, true, false, true], "what the store keeps is known here too");
+    world.relays.register_self(&key(), peer).await.unwrap();
+    assert_eq!(order.map(known), [false, true, false, false]);
+    let full = world.relays.register_self(&key(), peer).await.unwrap_err();
+    assert_eq!((full.kind(), known(order[1])), (ErrorKind::Exhausted, true));
 }

@@ -16,7 +16,7 @@ use sheaf_domain::{
 };
 use sheaf_pki::{CertificateAuthority, EnrolmentLimiter, EnrolmentLimits, JournalSigner, Kit, SiteKey};
 use sheaf_runtime::{Clock as _, Compute, ManualClock, OsEntropy, TaskScope};
-use sheaf_store::{MailLimits, MemoryStore, SqliteStore, StateStore};
+use sheaf_store::{MailLimits, MemoryStore, SiteRecord, SiteState, SqliteStore, StateStore};
 use sheaf_telemetry::Health;
 use sheaf_tensor::{Dtype, TensorSpec};
 
@@ -48,6 +48,7 @@ pub(crate) struct World {
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) blob: Arc<dyn BlobStore>,
     pub(crate) settings: Settings,
+    pub(crate) limits: EnrolmentLimits,
     pub(crate) health: Health,
     backend: Backend,
     keys: Keys,
@@ -67,6 +68,7 @@ impl Keys {
         blob: &Arc<dyn BlobStore>,
         clock: &Arc<ManualClock>,
         health: &Health,
+        limits: EnrolmentLimits,
     ) -> Dependencies {
         Dependencies {
             store: Arc::clone(store),
@@ -76,11 +78,7 @@ impl Keys {
             compute: Compute::new(2),
             ca: Arc::clone(&self.ca),
             signer: Arc::clone(&self.signer),
-            limiter: EnrolmentLimiter::new(EnrolmentLimits {
-                burst: 10_000,
-                peer_burst: 10_000,
-                ..EnrolmentLimits::default()
-            }),
+            limiter: EnrolmentLimiter::new(limits),
             health: health.clone(),
         }
     }
@@ -120,7 +118,8 @@ impl World {
         let (store, blob) = open(backend, &dir, max_bytes, &faults).await;
         let keys = Keys { ca: Arc::new(ca), signer: Arc::new(JournalSigner::generate().unwrap()) };
         let health = Health::new();
-        let dependencies = keys.dependencies(&store, &blob, &clock, &health);
+        let limits = EnrolmentLimits { burst: 10_000, peer_burst: 10_000, ..EnrolmentLimits::default() };
+        let dependencies = keys.dependencies(&store, &blob, &clock, &health, limits);
         let coordinator =
             Coordinator::start(dependencies, settings.clone(), &TaskScope::new()).await.unwrap();
         World {
@@ -132,6 +131,7 @@ impl World {
             store,
             blob,
             settings,
+            limits,
             health,
             backend,
             keys,
@@ -141,7 +141,8 @@ impl World {
     }
 
     pub(crate) async fn boot(&mut self) -> Result<(), Error> {
-        let dependencies = self.keys.dependencies(&self.store, &self.blob, &self.clock, &self.health);
+        let dependencies =
+            self.keys.dependencies(&self.store, &self.blob, &self.clock, &self.health, self.limits);
         let coordinator = Coordinator::start(dependencies, self.settings.clone(), &TaskScope::new()).await?;
         self.handle = coordinator.handle();
         self.relays = coordinator.relays();
@@ -210,6 +211,26 @@ impl World {
             sites.push(self.site(&format!("site-{idx}")).await);
         }
         sites
+    }
+
+    /// An operator whose key the server knows, so that it can be revoked; restarts the server.
+    pub(crate) async fn known_operator(&mut self, site: &str) -> Identity {
+        let who = operator(site);
+        let known = SiteRecord {
+            name: who.name.clone(),
+            role: who.role,
+            key_fingerprint: who.key_fingerprint,
+            public_key_der: Vec::new(),
+            certificate: None,
+            state: SiteState::Active,
+            enrolled_at: self.clock.now(),
+            last_seen: None,
+            label: None,
+            location: None,
+        };
+        self.store.put_site(known).await.unwrap();
+        self.restart().await;
+        who
     }
 
     /// Shows the sites to the server, and returns when every running run knows of them.

@@ -96,6 +96,7 @@ fn array(file: &[u8], step: usize) -> Option<(Dtype, sheaf_tensor::Shape, Vec<u8
         match reader.feed(Bytes::copy_from_slice(piece)).ok()? {
             Fed::Head(head) => found = Some(head),
             Fed::Elements(next) => elements.extend_from_slice(&next),
+            Fed::Columns(columns) => elements.extend_from_slice(&columns.turned().ok()?),
         }
     }
     reader.finish().ok()?;

@@ -15,9 +15,9 @@ pub struct IdentitySection {
     pub renewal_grace: Span,
     /// How far a signed request's time may be from ours.
     pub signature_window: Span,
-    /// Enrolment attempts a minute, over all callers.
+    /// Enrolment attempts a minute, over all callers; and as many keys that register themselves, and requests to log in.
     pub enrolments_per_minute: u32,
-    /// Enrolment attempts a minute, from one address.
+    /// The same from one address.
     pub enrolments_per_minute_and_address: u32,
 }
 

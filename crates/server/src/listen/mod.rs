@@ -1,11 +1,12 @@
 //! The listeners: TLS, then HTTP/1.1 and HTTP/2 over one port, with who the peer is put into every request; and on request
 //! the same without TLS, for measuring on this machine.
 //!
-//! A connection is bounded in the time its handshake may take, the size of its headers, the streams it may open, and how long
-//! it may be silent before its first byte. Beyond the connection limit, new ones are closed and counted.
+//! A connection is bounded in the time its handshake may take, the size of its headers, the streams it may open, how long
+//! it may be silent before its first byte, and how long inside a request. Beyond the connection limit, new ones are closed and counted.
 
 mod date;
 mod greeting;
+mod patience;
 mod window;
 
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
 pub(crate) use self::greeting::Greeter;
+use self::patience::Patient;
 use self::window::Window;
 pub(crate) use self::window::Windows;
 use crate::descriptors::Bound;
@@ -62,6 +64,9 @@ const FLOWER_PATHS: [&str; 8] = [
     "/flwr.proto.GrpcAdapter",
     "/flwr.proto.FlowerService",
 ];
+
+/// The one call whose body rests for long.
+const JOIN_PATH: &str = "/flwr.proto.FlowerService/Join";
 
 /// What every connection shares.
 pub struct Listener {
@@ -253,7 +258,7 @@ async fn serve_peer<I>(
     let router = listener.router.clone();
     let clock = Arc::clone(&listener.clock);
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request = introduce(request.map(axum::body::Body::new), peer.as_ref(), addr, clock.as_ref());
+        let mut request = introduce(with_patience(request), peer.as_ref(), addr, clock.as_ref());
         request.extensions_mut().insert(over.clone());
         let (front_end, method) =
             (front_end(request.uri().path()), names::method_label(request.method().as_str()));
@@ -305,6 +310,15 @@ fn front_end(path: &str) -> &'static str {
         "flower"
     } else {
         "other"
+    }
+}
+
+/// A request whose body may not stand still; but the oldest clients of Flower's say nothing on their stream until they are asked, and
+/// that front-end has bounds of its own.
+fn with_patience(request: hyper::Request<Incoming>) -> Request {
+    match request.uri().path() == JOIN_PATH {
+        true => request.map(axum::body::Body::new),
+        false => request.map(|body| axum::body::Body::new(Patient::new(body))),
     }
 }
 
@@ -382,7 +396,7 @@ pub(crate) async fn accept_plain(socket: TcpListener, router: Router, scope: Tas
         let (router, draining, window) = (router.clone(), scope.clone(), windows.take());
         scope.spawn(async move {
             let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-                router.clone().oneshot(request.map(axum::body::Body::new))
+                router.clone().oneshot(with_patience(request))
             });
             serve_http(TokioIo::new(stream), service, &window, &draining, addr).await;
             drop(permit);

@@ -170,7 +170,11 @@ impl Layout {
         hasher.update(before);
         let mut stretch = Stretch { version: &self.version, elements };
         while let Some(bytes) = stretch.next(handle, reader).await? {
-            hasher.update(&bytes);
+            let hashing = handle.compute().run(move || {
+                hasher.update(&bytes);
+                hasher
+            });
+            hasher = hashing.await?;
         }
         Ok(hasher.finish())
     }

@@ -204,6 +204,12 @@ impl<'a> ReplyReader<'a> {
                         }
                         Fed::Elements(ready) if ready.is_empty() => {}
                         Fed::Elements(ready) => writer.write(ready).await.map_err(ReplyError::from)?,
+                        Fed::Columns(columns) => {
+                            let turned = self.handle.compute().run(|| columns.turned()).await;
+                            let turned = turned.map_err(sheaf_coordinator::Error::from);
+                            let turned = turned.map_err(ReplyError::from)?.map_err(|error| named(&error))?;
+                            writer.write(turned).await.map_err(ReplyError::from)?;
+                        }
                     }
                 }
             }

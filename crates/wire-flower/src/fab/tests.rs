@@ -269,3 +269,20 @@ fn a_directory_becomes_the_bundle_that_upstreams_command_would_make() {
     let missing = build(&dir.join("judged")).unwrap_err();
     assert!(missing.starts_with("pyproject.toml cannot be read"), "{missing}");
 }
+
+#[test]
+fn a_project_file_of_too_many_tables_is_refused_before_it_is_parsed() {
+    let more = |num: usize| project(format!("{PROJECT}[tool.x]\ny = [{}]\n", "[],".repeat(num)));
+    assert!(more(10_000).is_ok(), "more than a plan may have");
+    let refused = more(PROJECT_MARKS_MAX).unwrap_err();
+    assert!(
+        matches!(&refused, FabError::Project { reason } if reason.contains("opening brackets")),
+        "{refused}"
+    );
+    // What is no TOML at all is refused for its marks as well: it was not parsed.
+    let refused = project("x = [".repeat(PROJECT_MARKS_MAX + 1)).unwrap_err();
+    assert!(
+        matches!(&refused, FabError::Project { reason } if reason.contains("opening brackets")),
+        "{refused}"
+    );
+}

@@ -51,7 +51,7 @@ impl Agent {
             Ok(place) => self.take_part(place).await,
             Err(end) => end,
         };
-        self.stream.end(&end).await;
+        self.stream.end(&end);
     }
 
     /// Finds out who the client takes part as.

@@ -23,7 +23,7 @@ use axum::response::Response;
 use sheaf_coordinator::Handle;
 use sheaf_domain::{Digest, Identity, Role, SiteName};
 use sheaf_runtime::TaskScope;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 
 pub use self::history::{History, Series};
 pub use self::scalars::check_plan;
@@ -39,8 +39,6 @@ use crate::routes::Route;
 pub const CLIENTS_MAX: usize = 1000;
 /// Arrays that are converted at once; each is held while it is.
 const CONVERSIONS_MAX: usize = 1;
-/// Pieces on their way to a client.
-const PIECES_MAX: usize = 4;
 
 /// How the oldest clients are served.
 #[derive(Debug, Clone)]
@@ -115,11 +113,8 @@ async fn call(State(join): State<Join>, request: Request) -> Response {
     if join.dismissed.borrow().is_some() {
         return refuse_grpc(&FlowerError::new(FlowerCode::Unavailable, "the run is over"));
     }
-    let (to, from) = mpsc::channel(PIECES_MAX);
+    let (stream, pieces) = Stream::new(request.into_body());
     let agents = join.agents.clone();
-    let agent = Agent::new(join, Stream::new(request.into_body(), to));
-    agents.spawn_until_cancelled(agent.attend());
-    let pieces =
-        futures_util::stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) });
-    grpc_answer(Box::pin(pieces))
+    agents.spawn_until_cancelled(Agent::new(join, stream).attend());
+    grpc_answer(pieces)
 }

@@ -131,6 +131,7 @@ impl Answer<'_> {
 
     /// Waits for the beginning and checks that it is the answer wanted.
     async fn begin(&mut self, wanted: Kind) -> Result<(), End> {
+        self.stream.taken().await?;
         match self.part().await? {
             Part::Kind(found) if found == wanted => Ok(()),
             Part::Kind(found) => {
@@ -230,6 +231,11 @@ impl<'j> Update<'j> {
                 }
                 Fed::Elements(elements) if elements.is_empty() => {}
                 Fed::Elements(elements) => self.write(elements).await?,
+                Fed::Columns(columns) => {
+                    let turned = self.join.handle.compute().run(|| columns.turned()).await;
+                    let turned = turned.map_err(|error| End::Refused(error.to_string()))?;
+                    self.write(turned.map_err(|error| broken(error.to_string()))?).await?;
+                }
             }
         }
         Ok(())

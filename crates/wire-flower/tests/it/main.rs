@@ -7,4 +7,5 @@
 )]
 
 mod legacy;
+mod logs;
 mod world;

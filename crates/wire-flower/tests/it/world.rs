@@ -9,7 +9,7 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
 use sheaf_blob::MemoryBlobs;
-use sheaf_coordinator::{Coordinator, CreateRun, Dependencies, Handle, Settings};
+use sheaf_coordinator::{Coordinator, CreateRun, Dependencies, Handle, Relays, Settings};
 use sheaf_domain::{
     ByteSize, Digest, Identity, JournalId, Role, RunId, RunStatus, SiteName, Span, Timestamp,
 };
@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) handle: Handle,
     pub(crate) operator: Identity,
     pub(crate) join: Join,
+    pub(crate) relays: Relays,
+    pub(crate) clock: Arc<ManualClock>,
     router: Router,
     _scope: TaskScope,
 }
@@ -48,7 +50,7 @@ impl World {
         let dependencies = Dependencies {
             store: Arc::new(MemoryStore::new(MailLimits::default())),
             blob: Arc::new(MemoryBlobs::new(ByteSize::from_mib(256))),
-            clock,
+            clock: Arc::<ManualClock>::clone(&clock),
             entropy: OsEntropy::shared(),
             compute: Compute::new(2),
             ca: Arc::new(ca),
@@ -69,7 +71,8 @@ impl World {
             role: Role::Operator,
             key_fingerprint: Digest::of(b"operator"),
         };
-        World { handle, operator, router: join_router(join.clone()), join, _scope: scope }
+        let (relays, router) = (coordinator.relays(), join_router(join.clone()));
+        World { handle, operator, router, join, relays, clock, _scope: scope }
     }
 
     /// Starts a run; `plan` is what stands behind its first section.

@@ -18,8 +18,10 @@ pub const FILE_LEN_MAX: usize = 1_024 * 1_024;
 pub const DEPTH_MAX: usize = 32;
 /// The most keys of a mapping.
 pub const KEYS_MAX: usize = 1_024;
-/// The most values, aliases counted as what they stand for.
+/// The most values, aliases counted as what they stand for; and the most that anchors keep.
 pub const NODES_MAX: usize = 100_000;
+/// The most bytes of texts, counted the same way.
+pub const TEXT_LEN_MAX: usize = FILE_LEN_MAX;
 
 /// A value, and the line it stands on.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,12 +122,53 @@ impl Node {
         }
     }
 
-    fn count(&self) -> usize {
-        match &self.value {
-            Value::List(items) => 1 + items.iter().map(Node::count).sum::<usize>(),
-            Value::Map(map) => 1 + map.0.iter().map(|(_, value)| 1 + value.count()).sum::<usize>(),
-            _ => 1,
+    fn size(&self) -> Size {
+        let parts = match &self.value {
+            Value::Text(text) => Size { nodes: 0, text_len: text.len() },
+            Value::List(items) => items.iter().map(Node::size).fold(Size::default(), Size::plus),
+            Value::Map(map) => map
+                .0
+                .iter()
+                .map(|(key, value)| key.size().plus(value.size()))
+                .fold(Size::default(), Size::plus),
+            _ => Size::default(),
+        };
+        parts.plus(Size { nodes: 1, text_len: 0 })
+    }
+}
+
+/// What values take up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    nodes: usize,
+    text_len: usize,
+}
+
+impl Size {
+    fn plus(self, other: Size) -> Size {
+        Size {
+            nodes: self.nodes.saturating_add(other.nodes),
+            text_len: self.text_len.saturating_add(other.text_len),
         }
+    }
+
+    fn minus(self, other: Size) -> Size {
+        Size {
+            nodes: self.nodes.saturating_sub(other.nodes),
+            text_len: self.text_len.saturating_sub(other.text_len),
+        }
+    }
+
+    fn check(self, line: usize) -> Result<(), YamlError> {
+        if self.nodes > NODES_MAX {
+            return Err(refused(line, format!("there are more than {NODES_MAX} values")));
+        }
+        if self.text_len > TEXT_LEN_MAX {
+            let reason =
+                format!("texts are longer than {TEXT_LEN_MAX} bytes, aliases counted as what they stand for");
+            return Err(refused(line, reason));
+        }
+        Ok(())
     }
 }
 
@@ -184,7 +227,10 @@ struct Builder {
     root: Option<Node>,
     documents: usize,
     identities: u32,
-    nodes: usize,
+    /// Of all that was placed.
+    placed: Size,
+    /// Of all that anchors keep beside it.
+    kept: Size,
 }
 
 impl Builder {
@@ -242,12 +288,14 @@ impl Builder {
                 for (key, value) in own.0 {
                     merged.set(key, value);
                 }
+                check_keys(&merged, line)?;
                 Value::Map(merged)
             }
         };
         // Its parts were counted when they were placed.
         let node = Node { line, identity, value };
-        self.nodes = self.nodes.saturating_sub(node.count() - 1);
+        let parts = node.size().minus(Size { nodes: 1, text_len: 0 });
+        self.placed = self.placed.minus(parts);
         self.place(node, anchor)
     }
 
@@ -261,11 +309,12 @@ impl Builder {
 
     /// Puts a complete value where it belongs.
     fn place(&mut self, node: Node, anchor: usize) -> Result<(), YamlError> {
-        self.nodes = self.nodes.saturating_add(node.count());
-        if self.nodes > NODES_MAX {
-            return Err(refused(node.line, format!("there are more than {NODES_MAX} values")));
-        }
+        let size = node.size();
+        self.placed = self.placed.plus(size);
+        self.placed.check(node.line)?;
         if anchor != 0 {
+            self.kept = self.kept.plus(size);
+            self.kept.check(node.line)?;
             self.anchors.insert(anchor, node.clone());
         }
         let Some(open) = self.open.last_mut() else {
@@ -290,7 +339,7 @@ impl Builder {
                     for (key, value) in other.0 {
                         map.merged.set(key, value);
                     }
-                    Ok(())
+                    check_keys(&map.merged, node.line)
                 }
                 _ => Err(refused(node.line, "what is merged is no mapping")),
             },
@@ -300,6 +349,13 @@ impl Builder {
             }
         }
     }
+}
+
+fn check_keys(map: &Map, line: usize) -> Result<(), YamlError> {
+    if map.0.len() > KEYS_MAX {
+        return Err(refused(line, format!("a mapping has more than {KEYS_MAX} keys")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -358,5 +414,44 @@ mod tests {
         assert!(parse(&"[".repeat(100)).expect_err("too deep").reason.contains("nested"));
         let keys: String = (0..2_000).map(|at| format!("k{at}: 1\n")).collect();
         assert_eq!(parse(&keys).expect_err("too many").line, KEYS_MAX + 1);
+    }
+
+    #[test]
+    fn texts_behind_aliases_count_as_often_as_they_are_named() {
+        let long = "x".repeat(1_000);
+        let few = format!("a: &a {long}\nb: [{}]\n", "*a, ".repeat(1_000));
+        assert!(parse(&few).is_ok());
+        let many = format!("a: &a {long}\nb: [{}]\n", "*a, ".repeat(1_100));
+        let refused = parse(&many).expect_err("a mebibyte of one text");
+        assert!(refused.line == 2 && refused.reason.contains("texts"), "{refused}");
+        // A key is a text as well, wherever its mapping stands once more.
+        let keys = format!("a: &a {{{long}: 1}}\nb: [{}]\n", "*a, ".repeat(1_100));
+        assert!(parse(&keys).expect_err("keys").reason.contains("texts"));
+        let merged: String = (0..1_100).map(|at| format!("m{}:\n  - <<: *a\n", at)).collect();
+        assert!(parse(&format!("a: &a {{{long}: 1}}\n{merged}")).is_err());
+    }
+
+    #[test]
+    fn what_anchors_keep_is_bounded_too() {
+        let anchors: String = (0..30).map(|at| format!("&a{at} [")).collect();
+        let text = format!("a: {anchors}{}{}\n", "1, ".repeat(5_000), "]".repeat(30));
+        assert!(parse(&text).expect_err("thirty of them").reason.contains("values"));
+        assert!(parse(&text.replace("&a0 [", "[").replace("1, ", "")).is_ok());
+    }
+
+    #[test]
+    fn a_merged_mapping_has_no_more_keys_than_another() {
+        let keys = |name: &str, num: usize| (0..num).map(|at| format!("{name}{at}: 1, ")).collect::<String>();
+        let text =
+            |own: usize| format!("a: &a {{{}}}\nb: {{<<: *a, {}}}\n", keys("a", 1_000), keys("b", own));
+        assert!(parse(&text(24)).is_ok());
+        let refused = parse(&text(25)).expect_err("1025 keys");
+        assert!(refused.line == 2 && refused.reason.contains("1024 keys"), "{refused}");
+        let twice = format!(
+            "a: &a {{{}}}\nb: &b {{{}}}\nc: {{<<: *a, <<: *b}}\n",
+            keys("a", 1_000),
+            keys("b", 1_000)
+        );
+        assert!(parse(&twice).is_err());
     }
 }
