@@ -26,12 +26,15 @@ mod output;
 mod source;
 mod step;
 mod tiles;
+mod told;
 
 pub(crate) use drive::drive;
 use output::Output;
 use source::{Loaded, MomentSource, Source};
 use step::Step;
 use tiles::{Budget, Tile};
+use told::Told;
+pub use told::{Coder, codec_seed};
 
 /// Folds over one blob store; also what replay rebuilds with.
 pub(crate) struct Folder<'a> {
@@ -39,6 +42,7 @@ pub(crate) struct Folder<'a> {
     compute: &'a Compute,
     budget: u64,
     threads: usize,
+    coder: Option<Arc<dyn Coder>>,
 }
 
 /// One submission's part in a fold.
@@ -51,7 +55,12 @@ struct Contribution<'a> {
 impl<'a> Folder<'a> {
     pub(crate) fn new(blob: &'a dyn BlobStore, compute: &'a Compute, budget: u64) -> Folder<'a> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Folder { blob, compute, budget, threads: threads.min(THREADS_MAX) }
+        Folder { blob, compute, budget, threads: threads.min(THREADS_MAX), coder: None }
+    }
+
+    /// With the codecs that steps name.
+    pub(crate) fn with_coder(self, coder: Option<Arc<dyn Coder>>) -> Folder<'a> {
+        Folder { coder, ..self }
     }
 
     /// Carries out a fold order; the new versions' bytes are kept under the holds `hold_for` names.
@@ -118,14 +127,18 @@ impl<'a> Folder<'a> {
         let prepared = self.prepare(fold, current, &source, &weights).await?;
         source.moments = moments.iter().map(|moment| MomentSource::of(order, moment)).collect();
 
+        told::check_single(&fold.step, current)?;
+        let (told, made) = (Told::of(&fold.step), Told::of(&fold.step).lineages(&fold.target)?);
         let model_specs: Vec<TensorSpec> = current.specs().cloned().collect();
         let state_specs = model_specs.iter().map(moment_spec).collect::<Result<Vec<_>, _>>()?;
         let mut output = Output::new();
-        output.add(self.blob, self.compute, hold_for(&fold.target)?, model_specs);
+        for lineage in &made {
+            output.add(self.blob, self.compute, hold_for(lineage)?, model_specs.clone());
+        }
         for moment in &moments {
             output.add(self.blob, self.compute, hold_for(moment)?, state_specs.clone());
         }
-        let step = Arc::new(Step { fold: prepared, optimiser });
+        let step = Arc::new(Step { fold: prepared, optimiser, told });
         let budget = self.budget(&step.fold, &source);
         let mut tiles = budget.tiles(current);
         let mut ahead = self.load(&source, current, tiles.next()).await?;
@@ -134,7 +147,7 @@ impl<'a> Folder<'a> {
             let folding = self.advance(&step, loaded, current, &mut output);
             (ahead, ()) = tokio::try_join!(self.load(&source, current, tiles.next()), folding)?;
         }
-        let lineages = std::iter::once(&fold.target).chain(&moments);
+        let lineages = made.iter().chain(&moments);
         let made = lineages.zip(output.finish()?);
         let new = |(lineage, (manifest, digest)): (&LineageName, _)| NewVersion {
             lineage: lineage.clone(),
@@ -142,7 +155,11 @@ impl<'a> Folder<'a> {
             manifest,
             digest,
         };
-        Ok(made.map(new).collect())
+        let mut made = made.map(new).collect::<Vec<_>>().into_iter();
+        let first = made.next().ok_or_else(|| Error::internal("a fold made nothing"))?;
+        let mut versions = self.tell(order, &fold.step, &fold.target, first, hold_for).await?;
+        versions.extend(made);
+        Ok(versions)
     }
 
     /// Makes the fold, with as many passes over all tiles as its rule needs before.
