@@ -20,7 +20,7 @@ class Lesson:
     tolerance: float | None = None
     task_group: str | None = None
     first_round: int = 0
-    # Collaborators that wait in round 0 until the aggregator has ended it.
+    # Collaborators that wait in round 0 until the aggregator has ended the last one.
     late: tuple = ()
 
 
@@ -136,7 +136,8 @@ def run(federation, name, **options):
     """Runs a lesson to its end."""
     federation.start(**options)
     if late := LESSONS[name].late:
-        harness.wait_for("the end of round 0", federation.metrics, 2 * harness.DEADLINE_S)
+        rounds = LESSONS[name].plan["rounds"]
+        harness.wait_for("the last round's end", lambda: len(federation.metrics()) == rounds, 2 * harness.DEADLINE_S)
         for each in late:
             federation.collaborators[each].go()
     federation.end()
