@@ -165,7 +165,10 @@ class Rest(Hand):
 
 def framed(results):
     """The body of an upload: one message with its length before it, and a zero."""
-    content = results.SerializeToString()
+    return body_of(results.SerializeToString())
+
+
+def body_of(content):
     message = base_pb2.DataStream(size=len(content), npbytes=content).SerializeToString()
     return struct.pack(">I", len(message)) + message + struct.pack(">I", 0)
 

@@ -65,7 +65,10 @@ def test_a_workspace_that_the_commands_made(world, pki):
     runs.assert_equal(runs.outcome(federation), "conv")
 
 
-@pytest.mark.parametrize("transport, security", [("grpc", "mtls"), ("rest", "mtls"), pytest.param("rest", "plain", marks=pytest.mark.seldom)])
+@pytest.mark.parametrize(
+    "transport, security",
+    [("grpc", "mtls"), ("rest", "mtls"), pytest.param("rest", "plain", marks=pytest.mark.seldom)],
+)
 def test_ping(world, pki, transport, security):
     federation = harness.Federation(world, pki, transport=transport, security=security, runner=test_hands.RUNNER)
     federation.server.start()

@@ -96,7 +96,8 @@ def quits(federation, *everybody):
     """Everybody is told to end, and so does the aggregator."""
     for hand in everybody:
         answer = hand.tasks()
-        assert answer.quit and not answer.tasks and answer.round_number == federation.config["aggregator"]["settings"]["rounds_to_train"]
+        assert answer.quit and not answer.tasks
+        assert answer.round_number == federation.config["aggregator"]["settings"]["rounds_to_train"]
     assert federation.server.end() == 0
 
 
@@ -300,7 +301,12 @@ def test_metrics_are_averaged_by_the_data_of_their_task_and_written_down(begin):
             hidden = named("hidden", value, ("compressed", "metric"), round_number=number)
             hand.send("audit", metric("level", value, round_number=number), hidden, round_number=number, data_size=-1)
     quits(federation, zeta, col1)
-    by_size = lambda index: float(mean([{"": np.float32(0.25)}, {"": np.float32(0.75)}], sizes=[SIZES[ZETA][index], SIZES[COL1][index]])[""])  # noqa: E731
+
+
+    def by_size(index):
+        values = [{"": np.float32(0.25)}, {"": np.float32(0.75)}]
+        return float(mean(values, sizes=[SIZES[name][index] for name in (ZETA, COL1)])[""])
+
     wanted = {
         "aggregator/train/loss": by_size(0),
         "aggregator/aggregated_model_validation/acc": by_size(1),

@@ -1,4 +1,6 @@
-"""Stock collaborators that reach the aggregator through a proxy which keeps each call whole, and passes it on in chunks of its own."""
+"""Stock collaborators that reach the aggregator through a proxy. Over HTTP it keeps each call whole, and passes it on in chunks of
+its own.
+"""
 
 import pytest
 
