@@ -42,6 +42,9 @@ def lesson(*, runner=SMALL, collaborators=2, tolerance=None, task_group=None, fi
 LESSONS = {
     # An array beyond the piece size of an upload, 2 MiB.
     "plain": lesson(runner={"large_elements": 600_000}),
+    # Beyond the size that gRPC takes for one message unless it is told otherwise, 4 MiB.
+    "large": lesson(runner={"large_elements": 1_600_000}, rounds=2),
+    "atomic": lesson(network={"enable_atomic_connections": True}, rounds=2),
     "three": lesson(collaborators=3),
     "conv": lesson(runner=CONV),
     "whole": lesson(deltas=False),
@@ -104,13 +107,13 @@ ROUTES = list(itertools.product(("grpc", "rest"), harness.SECURITY))
 # Each lesson on the first route, a few on all of them and a few more over REST.
 CELLS = (
     [Cell(name, *route) for name in ("plain", "evaluation") for route in ROUTES]
-    + [Cell(name, "rest", "tls") for name in ("three", "global", "stc", "static", "percentage", "conv")]
+    + [Cell(name, "rest", "tls") for name in ("large", "three", "global", "stc", "static", "percentage", "conv")]
     + [Cell(name) for name in LESSONS if name not in ("plain", "evaluation")]
 )
 # What every run of the suite takes: each route, and each kind of lesson once.
 ALWAYS = {
     *("plain-grpc-mtls", "plain-grpc-plain", "plain-rest-mtls", "evaluation-grpc-tls", "evaluation-rest-plain", "conv-rest-tls"),
-    *("three-grpc-mtls", "whole-grpc-mtls", "global-grpc-mtls", "local-grpc-mtls"),
+    *("large-grpc-mtls", "three-grpc-mtls", "whole-grpc-mtls", "global-grpc-mtls", "local-grpc-mtls"),
     *("shift-grpc-mtls", "stc-grpc-mtls", "skc-grpc-mtls", "kc-grpc-mtls"),
     *("static-two-grpc-mtls", "cutoff-grpc-mtls", "percentage-rest-tls"),
 }

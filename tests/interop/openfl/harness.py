@@ -89,12 +89,13 @@ def plan(
     audit=False,
     straggler=None,
     aggregator=(),
+    network=(),
     runner=(),
 ):
     """A plan as its author writes it: what it does not say comes from the package's defaults.
 
-    `assigner` is a whole section, `straggler` and `aggregation` are (class, settings), `aggregator` and `runner` more settings
-    of theirs."""
+    `assigner` is a whole section, `straggler` and `aggregation` are (class, settings), `aggregator`, `network` and `runner` more
+    settings of theirs."""
     by_default = lambda section, settings: {"defaults": f"plan/defaults/{section}.yaml", "settings": settings}  # noqa: E731
     tasks = json.loads(json.dumps(TASKS | (AUDIT if audit else {})))
     if aggregation:
@@ -125,6 +126,7 @@ def plan(
                 "transport_protocol": transport,
                 "client_reconnect_interval": 1,
                 **SECURITY[security],
+                **dict(network),
             },
         ),
         "assigner": assigner or by_default("assigner", {}),

@@ -2,6 +2,8 @@
 round, held against NumPy's bit for bit. Over gRPC and over HTTP alike.
 """
 
+import time
+
 import numpy as np
 import pytest
 
@@ -402,6 +404,25 @@ def test_a_share_is_enough_and_who_comes_late_is_thanked(begin):
     answer = col2.tasks()
     assert [task.name for task in answer.tasks] == TASKS and answer.round_number == 1
     complete(col2, 1, update)
+    complete(zeta, 1, update)
+    quits(federation, zeta, col1, col2)
+
+
+def test_the_time_ends_a_round_that_enough_have_done(begin):
+    policy = ("CutoffTimePolicy", {"straggler_cutoff_time": 3, "minimum_reporting": 2})
+    federation, zeta, col1, col2 = begin(count=3, straggler=policy)
+    update = drawn(1)
+    assert zeta.tasks().tasks
+    for hand in (zeta, col1):
+        complete(hand, 0, update)
+    # Nobody sends anything: it is the time alone.
+    harness.wait_for("the end of round 0", federation.metrics)
+    assert col2.tasks().round_number == 1
+    began_s = time.monotonic()
+    complete(col2, 1, update)
+    harness.wait_for("the time's end", lambda: time.monotonic() - began_s > 4)
+    # One is not enough; the second ends the round as soon as it is done.
+    assert waits(col2.tasks()) and col2.tasks().round_number == 1
     complete(zeta, 1, update)
     quits(federation, zeta, col1, col2)
 

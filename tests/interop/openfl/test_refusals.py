@@ -185,6 +185,17 @@ def test_grpc_without_client_certificates_goes_by_the_header(world, pki):
     assert hands.Grpc(federation, COL1, certificate="").ping().header.receiver == COL1
 
 
+def test_grpc_with_one_certificate_for_all(world, pki):
+    federation = began(world, pki, aggregator={"single_col_cert_common_name": COL1})
+    assert hands.Grpc(federation, ZETA, certificate=COL1, common_name=COL1).ping().header.single_col_cert_common_name == COL1
+    with refused(Code.UNAUTHENTICATED):
+        hands.Grpc(federation, ZETA, common_name=COL1).ping()
+    with refused(Code.UNAUTHENTICATED):
+        hands.Grpc(federation, ZETA, certificate=COL1, sender="nobody", common_name=COL1).ping()
+    with refused(*NOT_OURS):
+        hands.Grpc(federation, ZETA, certificate=COL1).ping()
+
+
 # HTTP.
 
 
