@@ -73,6 +73,8 @@ LESSONS = {
     "audit": lesson(audit=True),
     "median": lesson(collaborators=3, aggregation=("Median", {})),
     "geometric-median": lesson(collaborators=3, aggregation=("GeometricMedian", {}), tolerance=1e-5),
+    "scalar": lesson(runner={"model": "scalar"}, rounds=4, tolerance=1e-6),
+    "scalar-global": lesson(runner={"model": "scalar"}, opt_treatment="CONTINUE_GLOBAL", rounds=4, tolerance=1e-6),
     "resumed": lesson(first_round=1),
     "forgetful": lesson(deltas=False, aggregator={"db_store_rounds": 1, "persist_checkpoint": False}),
     "evaluation": lesson(task_group="evaluation", first_round=2),
@@ -114,7 +116,7 @@ CELLS = (
 ALWAYS = {
     *("plain-grpc-mtls", "plain-grpc-plain", "plain-rest-mtls", "evaluation-grpc-tls", "evaluation-rest-plain", "conv-rest-tls"),
     *("large-grpc-mtls", "three-grpc-mtls", "whole-grpc-mtls", "global-grpc-mtls", "local-grpc-mtls"),
-    *("shift-grpc-mtls", "stc-grpc-mtls", "skc-grpc-mtls", "kc-grpc-mtls"),
+    *("scalar-grpc-mtls", "shift-grpc-mtls", "stc-grpc-mtls", "skc-grpc-mtls", "kc-grpc-mtls"),
     *("static-two-grpc-mtls", "cutoff-grpc-mtls", "percentage-rest-tls"),
 }
 

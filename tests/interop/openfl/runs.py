@@ -19,7 +19,7 @@ import harness
 
 FILE = pathlib.Path(__file__).with_name("golden.json")
 SAMPLES = 4
-AT_ONCE = 4
+AT_ONCE = 6
 
 
 def load():

@@ -320,20 +320,21 @@ def test_metrics_are_averaged_by_the_data_of_their_task_and_written_down(begin):
 
 def test_tensors_that_come_up_later_are_averaged_and_served_but_not_saved(begin):
     federation, zeta, col1 = begin(opt_treatment="CONTINUE_GLOBAL", rounds=3)
-    late = "optimizer/step"
+    late = "optimizer/rate"
+    rate = lambda value: np.full((1,), value, np.float32)  # noqa: E731
     for value, hand in ((1, zeta), (2, col1)):
-        complete(hand, 0, drawn(1) | {late: np.float32(value)})
+        complete(hand, 0, drawn(1) | {late: rate(value)})
     handed = hands.array_of(zeta.tensor(late, "model", round_number=1))
-    wanted = mean([{late: np.float32(1)}, {late: np.float32(2)}])[late]
-    assert handed.shape == () and handed.tobytes() == wanted.tobytes()
+    wanted = mean([{late: rate(1)}, {late: rate(2)}])[late]
+    assert handed.tobytes() == wanted.tobytes()
     # By now there is a base for differences.
     for value, hand in ((1, zeta), (2, col1)):
         validate(hand, 1, 0.5)
-        step = trained(late, np.float32(value), round_number=1, delta=True)
+        step = trained(late, rate(value), round_number=1, delta=True)
         whole = [trained(name, array, round_number=1) for name, array in drawn(2).items()]
         hand.send("train", metric("loss", 0.5, round_number=1), *whole, step, round_number=1, data_size=SIZES[hand.name][0])
         validate(hand, 1, 0.5, TASKS[2])
-    later = mean([{late: wanted + np.float32(1)}, {late: wanted + np.float32(2)}])
+    later = mean([{late: wanted + rate(1)}, {late: wanted + rate(2)}])
     answer = col1.tensor(late, "aggregated", "delta", "compressed", round_number=2, lossless=False)
     assert hands.array_of(answer).tobytes() == (later[late] - wanted).tobytes()
     for hand in (zeta, col1):

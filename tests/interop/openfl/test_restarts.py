@@ -51,7 +51,17 @@ KILLS = [
 # What every run of the suite kills at.
 ALWAYS = {"after-6-SendLocalTaskResults", "within-3-SendLocalTaskResults", "after-3-GetAggregatedTensor"}
 # What the stock aggregator does not survive; observed with 1.9.
-STOCK_LOSES = {}
+FORGOTTEN = "does not recover the aggregate, so that differences from it are asked for in vain for ever"
+STOCK_LOSES = dict.fromkeys(
+    [
+        "after-4-GetTasks",
+        "after-16-GetAggregatedTensor",
+        "after-6-SendLocalTaskResults",
+        "before-9-SendLocalTaskResults",
+        "after-12-SendLocalTaskResults",
+    ],
+    FORGOTTEN,
+)
 
 
 def cases():

@@ -7,7 +7,7 @@ MODELS = {
     "mixed": {
         "dense/kernel": ((8, 3), np.float32),
         "dense/bias": ((3,), np.float32),
-        "scale": ((), np.float32),
+        "scale": ((1,), np.float32),
         "steps": ((4,), np.int64),
         "odd name: ä&=/%+?": ((2, 2), np.float32),
         "large": (None, np.float32),
@@ -16,15 +16,21 @@ MODELS = {
         "conv.0.weight": ((4, 3, 3, 3), np.float32),
         "conv.1.weight": ((2, 4, 1, 1), np.float32),
         "norm.running_var": ((4,), np.float64),
-        "norm.num_batches": ((), np.int32),
+        "norm.num_batches": ((1,), np.int32),
         "head.weight": ((5, 2), np.float32),
+    },
+    # The stock aggregator takes what has no dimension for a Python number at times, and adds it up in double precision.
+    "scalar": {
+        "temperature": ((), np.float32),
+        "steps": ((), np.int64),
+        "dense/bias": ((3,), np.float32),
     },
     # At most 50 elements each, so that a tenth of them and zero are at most six values: k-means finds them all, whatever it
     # begins with.
     "few": {
         "dense/kernel": ((8, 3), np.float32),
         "dense/bias": ((3,), np.float32),
-        "scale": ((), np.float32),
+        "scale": ((1,), np.float32),
         "square": ((7, 7), np.float32),
     },
 }
