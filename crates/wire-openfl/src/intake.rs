@@ -68,7 +68,7 @@ enum What {
     Trained {
         onto: Option<u64>,
     },
-    /// Read and dropped.
+    /// Read and dropped: nobody reports it, and nobody is handed it.
     Other,
 }
 
@@ -218,7 +218,7 @@ impl Update<'_> {
         let limits = Limits { metadata_len_max: METADATA_LEN_MAX, ..Limits::default() };
         let decoder = Decoder::new(codec, &head, &limits).map_err(results)?;
         let shape = decoder.shape().clone();
-        let what = if head.report || has("metric") {
+        let what = if head.report {
             if shape.num_elements() != 1 {
                 return Err(results(format!("metric {:?} is not one number", head.name)));
             }

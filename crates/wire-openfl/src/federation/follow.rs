@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sheaf_coordinator::Which;
-use sheaf_domain::{JournalId, LineageName, RoundRecord, RunPhase, RunStatus, Span, VersionRef};
+use sheaf_domain::{ErrorKind, JournalId, LineageName, RoundRecord, RunPhase, RunStatus, Span, VersionRef};
 use sheaf_tensor::{ParamSet, Tensor};
 
 use super::{Ending, Federation, Inner};
@@ -124,7 +124,13 @@ impl Federation {
     /// Writes a version as upstream writes model files.
     async fn write(&self, path: &Path, version: &VersionRef, round_number: i32) -> Result<(), CallError> {
         let of = self.inner();
-        let manifest = of.handle.manifest(&of.operator, version).await?;
+        let manifest = match of.handle.manifest(&of.operator, version).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tracing::warn!(%version, path = %path.display(), "a model was not kept long enough to be written");
+                return Ok(());
+            }
+            found => found?,
+        };
         if of.plan.pipeline != Pipeline::NoCompression {
             let params = self.read(version).await?;
             let (pipeline, path, seed) = (of.plan.pipeline, path.to_owned(), u64::from(version.version));
