@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use sheaf_aggregate::{Fold, TileSet};
 use sheaf_blob::{BlobStore, Hold};
 use sheaf_domain::{Digest, FoldRule, LineageName, Manifest, SiteName, StageFold, TaskId, Weight};
-use sheaf_engine::{FoldOrder, NewVersion};
+use sheaf_engine::{FoldInput, FoldOrder, NewVersion};
 use sheaf_runtime::Compute;
 use sheaf_strategy::ServerOptimiser;
 use sheaf_tensor::{Dtype, TensorSpec};
@@ -22,6 +22,7 @@ use crate::{Error, models};
 mod tests;
 
 mod drive;
+mod loose;
 mod output;
 mod source;
 mod step;
@@ -52,6 +53,12 @@ struct Contribution<'a> {
     weight: f64,
 }
 
+impl<'a> Contribution<'a> {
+    fn of(manifest: &'a Manifest, weight: f64) -> Contribution<'a> {
+        Contribution { manifest, layout: Layout::of(manifest), weight }
+    }
+}
+
 impl<'a> Folder<'a> {
     pub(crate) fn new(blob: &'a dyn BlobStore, compute: &'a Compute, budget: u64) -> Folder<'a> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -71,12 +78,15 @@ impl<'a> Folder<'a> {
     ) -> Result<Vec<NewVersion>, Error> {
         let mut versions = Vec::new();
         for fold in &order.folds {
-            let contributions = contributions(order, fold)?;
             let version = order.next(&fold.target);
             let hold_for = |lineage: &LineageName| hold_for(lineage, version);
-            if fold.rule == FoldRule::Adopt {
+            if order.loose.contains(&fold.slot) {
+                versions.extend(self.loose(order, fold, &hold_for).await?);
+            } else if fold.rule == FoldRule::Adopt {
+                let contributions = contributions(order, fold)?;
                 versions.push(self.adopt(fold, version, &contributions, &hold_for).await?);
             } else {
+                let contributions = contributions(order, fold)?;
                 versions.extend(self.step(order, fold, contributions, &hold_for).await?);
             }
         }
@@ -248,6 +258,16 @@ fn spec_of<'m>(manifest: &'m Manifest, tile: &Tile) -> Result<&'m TensorSpec, Er
 
 fn dtype_of(manifest: &Manifest, tile: &Tile) -> Result<Dtype, Error> {
     Ok(spec_of(manifest, tile)?.dtype)
+}
+
+/// A submission's part in the fold of a slot that may be left out.
+fn contribution<'a>(input: &'a FoldInput, fold: &StageFold) -> Option<(&'a Manifest, f64)> {
+    let submitted = input.slots.iter().find(|slot| slot.slot == fold.slot)?;
+    let weight = match fold.weight {
+        Weight::NumExamples => input.num_examples,
+        Weight::Uniform => 1.0,
+    };
+    Some((&submitted.manifest, weight))
 }
 
 fn contributions<'a>(order: &'a FoldOrder, fold: &StageFold) -> Result<Vec<Contribution<'a>>, Error> {

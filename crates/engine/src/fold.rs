@@ -89,8 +89,8 @@ impl RunState {
         };
         let needed = self.needed_versions();
         for (lineage, versions) in &mut self.versions {
-            let is_model = *lineage == LineageName::global() || lineage.is_difference();
-            let keep = if is_model { keep_models } else { 1 };
+            let is_moment = lineage.as_str().contains(".opt.");
+            let keep = if is_moment { 1 } else { keep_models };
             let surplus = versions.len().saturating_sub(keep);
             let oldest: Vec<u32> = versions.keys().take(surplus).copied().collect();
             for version in oldest {

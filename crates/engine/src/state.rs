@@ -326,6 +326,7 @@ impl RunState {
             num_examples: submission.num_examples,
             slots: submission.slots.clone(),
         });
+        let loose = stage.outputs.iter().filter(|output| output.role == SlotRole::OptimiserState);
         FoldOrder {
             run: self.run,
             key: self.key_of(stage),
@@ -333,6 +334,7 @@ impl RunState {
             folds: stage.spec.folds.clone(),
             current: stage.base.clone(),
             bases: self.delta_bases(stage),
+            loose: loose.map(|output| output.slot.clone()).collect(),
         }
     }
 

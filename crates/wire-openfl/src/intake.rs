@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 use bytes::{Buf, Bytes};
 use sheaf_coordinator::{Delivery, UpdateError, UpdateWriter, WorkOrder};
 use sheaf_domain::{
-    ByteSpan, ErrorKind, Manifest, Metrics, Span, Submission, SubmitOutcome, SubmittedSlot, VersionRef,
+    ByteSpan, ErrorKind, Manifest, ManifestTensor, Metrics, SlotName, Span, Submission, SubmitOutcome,
+    SubmittedSlot, VersionRef,
 };
 use sheaf_tensor::{Dtype, TensorSpec};
 
 use crate::error::{CallError, Sort};
 use crate::federation::{Caller, Federation, Index};
 use crate::header::Peer;
-use crate::program::{MODEL_SLOT, stage_of, weight};
+use crate::program::{MODEL_SLOT, STATE_SLOT, stage_of, weight};
 use crate::results::{Part, ResultsReader, Sent};
 use crate::tensors::{Decoder, Head, Limits};
 
@@ -45,8 +46,9 @@ pub(crate) struct Taken {
 struct Update<'f> {
     federation: &'f Federation,
     order: Box<WorkOrder>,
-    index: Index,
-    base: Option<VersionRef>,
+    /// The model's tensors, and the version they are from; then those of what is shared beside it.
+    model: (Index, Option<VersionRef>),
+    state: (Index, Option<VersionRef>),
     writer: Option<UpdateWriter>,
     metrics: Metrics,
     tensor: Option<Open>,
@@ -66,7 +68,7 @@ enum What {
     Metric,
     /// Weights; where they are a difference, from where on in the base they are next.
     Trained {
-        onto: Option<u64>,
+        onto: Option<(VersionRef, u64)>,
     },
     /// Read and dropped: nobody reports it, and nobody is handed it.
     Other,
@@ -176,13 +178,18 @@ impl Federation {
             );
             return Ok(None);
         };
-        let expected = order.expects.first().and_then(|(_, manifest)| manifest.clone());
+        let handed_out = |slot: &str| {
+            let manifest = order.inputs.iter().find(|(of, _)| of.as_str() == slot);
+            let index = manifest.map_or_else(Index::none, |(_, manifest)| Index::of(manifest));
+            let input = order.assignment.inputs.iter().find(|input| input.slot.as_str() == slot);
+            (index, input.map(|input| input.version.clone()))
+        };
         let asked = !order.assignment.outputs.is_empty();
         let writer = || UpdateWriter::new(of.handle.clone(), caller.who.clone(), order.assignment.task);
         Ok(Some(Update {
             federation: self,
-            index: expected.as_deref().map_or_else(Index::none, Index::of),
-            base: order.assignment.inputs.first().map(|input| input.version.clone()),
+            model: handed_out(MODEL_SLOT),
+            state: handed_out(STATE_SLOT),
             writer: asked.then(writer),
             metrics: BTreeMap::new(),
             tensor: None,
@@ -231,16 +238,22 @@ impl Update<'_> {
                     head.name
                 )));
             };
-            let Some((offset, spec)) = self.index.find(&head.name) else {
-                return Err(results(format!("tensor {:?} is none of the model's", head.name)));
+            let found = |of: &(Index, Option<VersionRef>)| {
+                let (offset, spec) = of.0.find(&head.name)?;
+                Some((of.1.clone()?, *offset, spec.shape.clone()))
             };
-            if spec.shape != shape {
-                let (name, expected) = (&head.name, &spec.shape);
+            let model = found(&self.model);
+            if let Some((.., expected)) = model.as_ref().filter(|(.., expected)| *expected != shape) {
+                let name = &head.name;
                 return Err(results(format!("tensor {name:?} is {shape}, and the model's is {expected}")));
+            }
+            let base = model.or_else(|| found(&self.state).filter(|(.., expected)| *expected == shape));
+            let onto = base.filter(|_| has("delta")).map(|(version, offset, _)| (version, offset));
+            if onto.is_none() && has("delta") {
+                return Err(results(format!("tensor {:?} is a difference from nothing", head.name)));
             }
             let spec =
                 TensorSpec::new(head.name.clone(), Dtype::F32, shape.dims().to_vec()).map_err(results)?;
-            let onto = has("delta").then_some(*offset);
             writer.tensor(spec).await.map_err(refused)?;
             What::Trained { onto }
         } else {
@@ -272,7 +285,7 @@ impl Update<'_> {
         let mut decoded = Bytes::from(std::mem::replace(&mut open.out, rest));
         while !decoded.is_empty() {
             let mut stretch = decoded.split_to(decoded.len().min(STRETCH_LEN));
-            if let (Some(offset), Some(base)) = (onto.as_mut(), &self.base) {
+            if let Some((base, offset)) = onto.as_mut() {
                 let of = self.federation.inner();
                 let span = ByteSpan { offset: *offset, len: stretch.len() as u64 };
                 let base = of.handle.read_version(&of.operator, base, span).await?;
@@ -314,11 +327,17 @@ impl Update<'_> {
         let mut slots = Vec::new();
         if let Some(writer) = self.writer.take() {
             let manifest = writer.finish().await.map_err(refused)?;
-            let output = self.order.assignment.outputs.first();
-            let slot = output.map(|output| output.slot.clone());
-            let slot = slot.ok_or_else(|| results(format!("slot {MODEL_SLOT} is not asked for")))?;
-            let expected = self.order.expects.first().and_then(|(_, expected)| expected.as_deref());
-            slots.push(SubmittedSlot { slot, manifest: in_order(manifest, expected) });
+            let is_model = |tensor: &ManifestTensor| self.model.0.find(&tensor.spec.name).is_some();
+            let codec = manifest.codec;
+            let (model, state): (Vec<_>, Vec<_>) = manifest.tensors.into_iter().partition(is_model);
+            let expected = self.order.expects.iter().find_map(|(_, expected)| expected.as_deref());
+            let slot = |name: &str| SlotName::new(name).map_err(results);
+            let manifest = in_order(Manifest { codec, tensors: model }, expected);
+            slots.push(SubmittedSlot { slot: slot(MODEL_SLOT)?, manifest });
+            if !state.is_empty() {
+                let manifest = Manifest { codec, tensors: state };
+                slots.push(SubmittedSlot { slot: slot(STATE_SLOT)?, manifest });
+            }
         }
         let submission = Submission {
             task: self.order.assignment.task,

@@ -16,6 +16,8 @@ use crate::plan::{Aggregation, Assigner, Plan, Straggler, Task};
 
 /// The slot of the model, in and out.
 pub(crate) const MODEL_SLOT: &str = "model";
+/// The slot of what collaborators share beside the model, such as the state of their optimisers; also the name of its lineage.
+pub(crate) const STATE_SLOT: &str = "state";
 /// How often a collaborator may send results that do not pass before it is given up.
 const ATTEMPTS: u32 = 100;
 /// Names that stand for others in records, or for whoever takes collaborators in.
@@ -29,8 +31,6 @@ pub enum ProgramError {
     TwoTrain { first: String, second: String },
     #[error("task {task:?}: the aggregation {name} is not served yet")]
     NotServed { task: String, name: &'static str },
-    #[error("opt_treatment: CONTINUE_GLOBAL is not served yet")]
-    GlobalState,
     #[error("no group has a task")]
     NoTask,
     #[error("a name cannot be used: {0}")]
@@ -148,11 +148,9 @@ fn rule(task: &Task) -> Result<FoldRule, ProgramError> {
 /// # Errors
 /// [`ProgramError`].
 pub fn program(plan: &Plan) -> Result<Program, ProgramError> {
-    if plan.opt_treatment.as_deref() == Some("CONTINUE_GLOBAL") && !plan.is_evaluation {
-        return Err(ProgramError::GlobalState);
-    }
     let (mut stages, mut judges) = (Vec::<StageSpec>::new(), Vec::new());
     let (slot, global) = (SlotName::new(MODEL_SLOT)?, LineageName::global());
+    let (state_slot, state) = (SlotName::new(STATE_SLOT)?, LineageName::new(STATE_SLOT)?);
     let mut training: Option<&Task> = None;
     for (task, selector) in selected(plan)? {
         let name = stage_of(&task.name)?;
@@ -164,26 +162,40 @@ pub fn program(plan: &Plan) -> Result<Program, ProgramError> {
             }
             let codec = plan.pipeline.is_inexact().then(|| plan.pipeline.name().to_owned());
             let step = ServerStep::Told { as_difference: plan.aggregator.use_delta_updates, codec };
-            folds.push(StageFold {
-                slot: slot.clone(),
-                rule: rule(task)?,
-                weight: Weight::NumExamples,
-                step,
-                target: global.clone(),
-            });
+            for (slot, target) in [(&slot, &global), (&state_slot, &state)] {
+                folds.push(StageFold {
+                    slot: slot.clone(),
+                    rule: rule(task)?,
+                    weight: Weight::NumExamples,
+                    step: step.clone(),
+                    target: target.clone(),
+                });
+            }
         }
         if task.judges {
             judges.push(Judge { stage: name.clone(), better: Better::Higher });
         }
-        let output =
-            || StageOutput { slot: slot.clone(), role: SlotRole::Weights, like: Some(global.clone()) };
+        let outputs = || {
+            let model =
+                StageOutput { slot: slot.clone(), role: SlotRole::Weights, like: Some(global.clone()) };
+            let state = StageOutput { slot: state_slot.clone(), role: SlotRole::OptimiserState, like: None };
+            vec![model, state]
+        };
+        let input = |slot: &SlotName, role, lineage: &LineageName| StageInput {
+            slot: slot.clone(),
+            role,
+            lineage: lineage.clone(),
+        };
         stages.push(StageSpec {
             name,
             start: if stages.is_empty() { StageStart::AfterPrevious } else { StageStart::WithPrevious },
             every: 1,
             selector,
-            inputs: vec![StageInput { slot: slot.clone(), role: SlotRole::Weights, lineage: global.clone() }],
-            outputs: folds.iter().map(|_| output()).collect(),
+            inputs: vec![
+                input(&slot, SlotRole::Weights, &global),
+                input(&state_slot, SlotRole::OptimiserState, &state),
+            ],
+            outputs: if folds.is_empty() { Vec::new() } else { outputs() },
             close: close(plan.straggler),
             folds,
             config: ConfigMap::new(),
@@ -238,3 +250,6 @@ pub(crate) fn weight(data_size: i32) -> f64 {
         size => f64::from(size),
     }
 }
+
+#[cfg(test)]
+mod tests;

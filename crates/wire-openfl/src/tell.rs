@@ -16,7 +16,7 @@ use sheaf_tensor::{Tensor, TensorSpec};
 
 use crate::error::{CallError, Sort};
 use crate::federation::{Caller, Federation, Index, Inner};
-use crate::program::{MODEL_SLOT, stage_of, trains};
+use crate::program::{MODEL_SLOT, STATE_SLOT, stage_of, trains};
 use crate::proto::openfl::aggregator::GetAggregatedTensorRequest;
 use crate::proto::{MetadataProto, NamedTensor};
 use crate::tensors::{COMPRESSED, Encoded, LOSSY_COMPRESSED, Pipeline, encode};
@@ -172,21 +172,30 @@ impl Federation {
         let is_lossless = tags.remove(COMPRESSED) || request.require_lossless;
         tags.remove(LOSSY_COMPRESSED);
         let round = request.round_number;
+        let is_own = tags.len() == 2 && tags.contains(caller.name) && tags.contains("trained");
         let is = |wanted: &[&str]| tags.iter().copied().eq(wanted.iter().copied());
-        let global = LineageName::global();
-        let found = if is(&["model"]) {
-            of.version_of(global, round).map(Origin::Version)
-        } else if is(&["aggregated", "delta"]) {
-            self.difference(round)?
-        } else if tags.remove(caller.name) && tags.iter().copied().eq(["trained"]) {
-            tags.insert(caller.name);
-            self.handed_in(caller, round).await?
-        } else {
-            None
-        };
-        let Some(from) = found else { return Ok(None) };
-        let Some(index) = self.index(&from).await? else { return Ok(None) };
-        let Some((offset, spec)) = index.find(&request.tensor_name) else { return Ok(None) };
+        let state = LineageName::new(STATE_SLOT).map_err(|error| CallError::new(Sort::NoTensor, error))?;
+        let mut candidates = Vec::new();
+        for (slot, lineage) in [(MODEL_SLOT, LineageName::global()), (STATE_SLOT, state)] {
+            candidates.extend(if is(&["model"]) {
+                of.version_of(lineage, round).map(Origin::Version)
+            } else if is(&["aggregated", "delta"]) {
+                self.difference(&lineage, round)?
+            } else if is_own {
+                self.handed_in(caller, slot, round).await?
+            } else {
+                None
+            });
+        }
+        let mut found = None;
+        for from in candidates {
+            let Some(index) = self.index(&from).await? else { continue };
+            if let Some((offset, spec)) = index.find(&request.tensor_name) {
+                found = Some((from, *offset, spec.clone()));
+                break;
+            }
+        }
+        let Some((from, offset, spec)) = found else { return Ok(None) };
         // Whatever is no difference goes without loss.
         let pipeline = of.plan.pipeline;
         let codec = if is_lossless || !tags.contains("delta") { pipeline.lossless() } else { pipeline };
@@ -194,19 +203,17 @@ impl Federation {
         let mut tags: Vec<String> = tags.into_iter().chain([by]).map(str::to_owned).collect();
         tags.sort_unstable();
         let wanted = Wanted { tags, is_lossless, codec };
-        self.encode(request, wanted, from, (*offset, spec)).await.map(Some)
+        self.encode(request, wanted, from, (offset, &spec)).await.map(Some)
     }
 
     /// What a version differs by from the one before, as all are told it.
-    fn difference(&self, round: i32) -> Result<Option<Origin>, CallError> {
+    fn difference(&self, lineage: &LineageName, round: i32) -> Result<Option<Origin>, CallError> {
         let of = self.inner();
-        let global = LineageName::global();
-        let Some(version) = of.version_of(global.clone(), round).filter(|version| version.version > 0) else {
-            return Ok(None);
-        };
+        let version = of.version_of(lineage.clone(), round).filter(|version| version.version > 0);
+        let Some(version) = version else { return Ok(None) };
         if of.plan.aggregator.use_delta_updates {
             let lineage =
-                LineageName::difference(&global).map_err(|error| CallError::new(Sort::NoTensor, error))?;
+                LineageName::difference(lineage).map_err(|error| CallError::new(Sort::NoTensor, error))?;
             return Ok(Some(Origin::Version(VersionRef { lineage, ..version })));
         }
         let before = VersionRef { version: version.version - 1, ..version.clone() };
@@ -214,9 +221,14 @@ impl Federation {
     }
 
     /// What the caller itself handed in to the round going on.
-    async fn handed_in(&self, caller: Caller<'_>, round: i32) -> Result<Option<Origin>, CallError> {
+    async fn handed_in(
+        &self,
+        caller: Caller<'_>,
+        slot: &str,
+        round: i32,
+    ) -> Result<Option<Origin>, CallError> {
         let of = self.inner();
-        let slot = SlotName::new(MODEL_SLOT).map_err(|error| CallError::new(Sort::NoTensor, error))?;
+        let slot = SlotName::new(slot).map_err(|error| CallError::new(Sort::NoTensor, error))?;
         let round = of.version_of(LineageName::global(), round).map(|version| version.version + 1);
         let Some(round) = round else { return Ok(None) };
         for task in of.plan.tasks.iter().filter(|task| trains(task)) {

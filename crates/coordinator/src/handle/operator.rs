@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use sheaf_domain::plan::{Init, Plan};
-use sheaf_domain::{Digest, ErrorKind, Identity, LineageName, Manifest, Program, Role, RunId, RunStatus};
+use sheaf_domain::{
+    Digest, ErrorKind, Identity, LineageName, Manifest, ModelHasher, Program, Role, RunId, RunStatus,
+};
 use sheaf_engine::{Event, RunState, Start, StartVersion};
 use sheaf_runtime::crash::{self, Point};
 use tokio::sync::oneshot;
@@ -43,6 +45,8 @@ pub struct CreateProgram {
     pub init: Manifest,
     /// The name its pieces were uploaded under.
     pub upload: String,
+    /// Lineages that begin with no tensors.
+    pub empty: Vec<LineageName>,
 }
 
 impl Handle {
@@ -56,7 +60,7 @@ impl Handle {
         self.authorise(who, Role::Operator)?;
         let (handle, who) = (self.clone(), who.clone());
         self.to_the_end(async move {
-            let CreateProgram { plan, program, init, upload } = request;
+            let CreateProgram { plan, program, init, upload, empty } = request;
             let request = CreateRun {
                 plan: String::new(),
                 init: Some(init),
@@ -64,7 +68,7 @@ impl Handle {
                 app: None,
                 from: None,
             };
-            handle.create(&who, plan, Some(program), &request).await
+            handle.create(&who, plan, Some((program, empty)), &request).await
         })
         .await
     }
@@ -106,7 +110,7 @@ impl Handle {
         &self,
         who: &Identity,
         plan: Plan,
-        program: Option<Program>,
+        program: Option<(Program, Vec<LineageName>)>,
         request: &CreateRun,
     ) -> Result<RunId, Error> {
         let is_over = |run: &Arc<RunSlot>| run.read(|state| state.phase().is_over()).unwrap_or(false);
@@ -116,7 +120,7 @@ impl Handle {
             return Err(Error::new(ErrorKind::Exhausted, message));
         }
         let run = self.new_run_id()?;
-        let program = program.map_or_else(|| plan.program(), Ok)?;
+        let program = program.map_or_else(|| plan.program().map(|program| (program, Vec::new())), Ok)?;
         let created = self.start(who, run, plan, program, request).await;
         if created.as_ref().is_err_and(|error| !error.is_transient()) {
             self.release_start(run).await;
@@ -138,10 +142,15 @@ impl Handle {
         who: &Identity,
         run: RunId,
         plan: Plan,
-        program: Program,
+        (program, empty): (Program, Vec<LineageName>),
         request: &CreateRun,
     ) -> Result<(), Error> {
-        let start = self.start_of(run, &plan, request).await?;
+        let mut start = self.start_of(run, &plan, request).await?;
+        if let Start::Versions { versions, .. } = &mut start {
+            let digest = ModelHasher::new().finish();
+            let begin = |lineage| StartVersion { lineage, manifest: Manifest::empty(), digest };
+            versions.extend(empty.into_iter().map(begin));
+        }
         crash::reached(Point::RunPrepared);
         // The companion comes before the run: without it nobody could work on that. It may not end before the run is there.
         let _beginning = self.begin_app(run, &who.name, &plan, request, &start).await?;

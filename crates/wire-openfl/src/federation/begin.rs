@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use sheaf_coordinator::{CreateProgram, Handle};
-use sheaf_domain::{Digest, Identity, Manifest, PIECE_LEN_DEFAULT, Role, RunId, SiteName};
+use sheaf_domain::{Digest, Identity, LineageName, Manifest, PIECE_LEN_DEFAULT, Role, RunId, SiteName};
 use sheaf_runtime::Compute;
 use sheaf_tensor::TensorSpec;
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use super::{Federation, Inner, Opening};
 use crate::coder::PlanCoder;
 use crate::encoded::EncodedCache;
 use crate::plan::Plan;
-use crate::program::{self, ProgramError, site_of};
+use crate::program::{self, ProgramError, STATE_SLOT, site_of};
 use crate::state::{self, Model, StateError};
 
 /// The most bytes that a first model may have.
@@ -120,6 +120,7 @@ async fn begin(
         program: program::program(plan)?,
         init: upload(handle, operator, model).await?,
         upload: UPLOAD.to_owned(),
+        empty: vec![LineageName::new(STATE_SLOT)?],
     };
     Ok((handle.create_program(operator, request).await?, first_round))
 }
