@@ -319,7 +319,9 @@ TIMES = ("elapsed_seconds",)
 def metrics(directory, origin):
     """What a participant wrote down of each round, without times."""
     file = directory / "logs" / f"{origin}_metrics.txt"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    # Without a line that is being written.
+    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""
+    lines = [json.loads(line) for line in whole.splitlines()]
     rounds = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
     return sorted(rounds, key=lambda line: line["round_number"])
 
