@@ -9,7 +9,7 @@ use sheaf_tensor::cpu::Level;
 
 use crate::krum::{Choice, Pairs};
 use crate::network::Network;
-use crate::{Clip, Error, Rule, TileSet, clip, clip::Norms, mean, median, network, trimmed};
+use crate::{Clip, Error, Rule, TileSet, clip, clip::Norms, compatible, mean, median, network, trimmed};
 
 /// A rule bound to the weights of a cohort.
 ///
@@ -39,6 +39,7 @@ pub struct Fold {
 #[derive(Debug, Clone)]
 enum State {
     Mean,
+    Compatible,
     Measuring { norms: Norms, clip: Clip },
     Clipped { scales: Vec<f64>, coefficients: Vec<f64> },
     Median(Network),
@@ -66,6 +67,7 @@ impl Fold {
         }
         let state = match rule {
             Rule::WeightedMean => State::Mean,
+            Rule::CompatibleMean => State::Compatible,
             Rule::NormClippedMean(clip) => State::Measuring { norms: Norms::new(num_updates), clip },
             Rule::Median => State::Median(Network::new(num_updates, median::ranks(num_updates))),
             Rule::TrimmedMean { share } => {
@@ -109,7 +111,7 @@ impl Fold {
             State::Measuring { norms, .. } => norms.observe(self.level, tiles),
             State::Comparing { pairs, .. } => pairs.observe(self.level, tiles),
             State::Clipped { .. } | State::Chosen { .. } => Err(Error::Sealed),
-            State::Mean | State::Median(_) | State::Trimmed { .. } => Ok(()),
+            State::Mean | State::Compatible | State::Median(_) | State::Trimmed { .. } => Ok(()),
         }
     }
 
@@ -135,7 +137,7 @@ impl Fold {
                 }
             },
             State::Clipped { .. } | State::Chosen { .. } => return Err(Error::Sealed),
-            State::Mean | State::Median(_) | State::Trimmed { .. } => return Ok(()),
+            State::Mean | State::Compatible | State::Median(_) | State::Trimmed { .. } => return Ok(()),
         };
         Ok(())
     }
@@ -158,6 +160,7 @@ impl Fold {
         }
         match &self.state {
             State::Mean => mean::fold(self.level, tiles.dtype, tiles.rows, &self.weights, out),
+            State::Compatible => compatible::fold(self.level, tiles.dtype, tiles.rows, &self.weights, out),
             State::Clipped { coefficients, .. } => {
                 return clip::fold(self.level, tiles, coefficients, self.total, out);
             }
@@ -184,7 +187,7 @@ impl Fold {
             State::Median(_) | State::Trimmed { .. } => {
                 network::WORK_ROW_BYTES * num_updates * threads as u64
             }
-            State::Mean | State::Clipped { .. } | State::Chosen { .. } => 0,
+            State::Mean | State::Compatible | State::Clipped { .. } | State::Chosen { .. } => 0,
         }
     }
 

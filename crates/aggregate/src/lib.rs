@@ -20,6 +20,7 @@
 
 mod ahead;
 mod clip;
+mod compatible;
 mod error;
 mod fold;
 mod key;

@@ -13,6 +13,8 @@ pub enum Rule {
     /// McMahan 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data"
     /// (<https://arxiv.org/abs/1602.05629>), Algorithm 1, weights n_k / n.
     WeightedMean,
+    /// The same in float32 throughout, for the bits of programs that have nothing else; see the numerics of its module.
+    CompatibleMean,
     /// A weighted mean in which the distance of each update from the current model is bounded first:
     /// `base + sum w_k s_k (x_k - base) / sum w_k` with `s_k = min(1, bound / |x_k - base|)`, the L2 norm over
     /// all tensors.
@@ -71,7 +73,7 @@ impl Rule {
             return Err(Error::NoUpdates);
         }
         match *self {
-            Rule::WeightedMean | Rule::Median => Ok(()),
+            Rule::WeightedMean | Rule::CompatibleMean | Rule::Median => Ok(()),
             Rule::NormClippedMean(Clip::NormRatio(bound) | Clip::NormMax(bound)) => {
                 if bound.is_finite() && bound > 0.0 { Ok(()) } else { Err(Error::BadBound { bound }) }
             }

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, bench, completions, config, demo, invite, join, journal, login, logs, ls, model, nodes, pki,
-    replay, rm, run, serve, start_server, status, stop, superlink,
+    backup, bench, completions, config, demo, invite, join, journal, login, logs, ls, model, nodes, openfl,
+    pki, replay, rm, run, serve, start_server, status, stop, superlink,
 };
 use crate::operator::OperatorArgs;
 
@@ -25,8 +25,10 @@ pub(crate) struct Cli {
 pub(crate) fn parse() -> Cli {
     let mut words: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let called = words.first().map(std::path::PathBuf::from);
-    if called.as_deref().and_then(std::path::Path::file_name).is_some_and(|name| name == "flower-superlink") {
-        words.insert(1, "superlink".into());
+    match called.as_deref().and_then(std::path::Path::file_name).and_then(std::ffi::OsStr::to_str) {
+        Some("flower-superlink") => words.insert(1, "superlink".into()),
+        Some("fx") => words = openfl::words_of_fx(words),
+        _ => {}
     }
     Cli::parse_from(words)
 }
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     Superlink(Box<superlink::Args>),
     /// Train with clients of Flower's `start_client`, then send them away.
     StartServer(Box<start_server::Args>),
+    /// Serve stock OpenFL collaborators, in a workspace made by `fx`.
+    Openfl(Box<openfl::Args>),
     /// Take part as a site: enrol with a kit, then train and evaluate when asked to.
     Join(Box<join::Args>),
     /// Start a run from a plan, warm-start it from another, or extend one.

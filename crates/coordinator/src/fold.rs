@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use sheaf_aggregate::{Fold, TileSet};
 use sheaf_blob::{BlobStore, Hold};
 use sheaf_domain::{Digest, FoldRule, LineageName, Manifest, SiteName, StageFold, TaskId, Weight};
-use sheaf_engine::{FoldOrder, NewVersion};
+use sheaf_engine::{FoldInput, FoldOrder, NewVersion};
 use sheaf_runtime::Compute;
 use sheaf_strategy::ServerOptimiser;
 use sheaf_tensor::{Dtype, TensorSpec};
@@ -22,16 +22,20 @@ use crate::{Error, models};
 mod tests;
 
 mod drive;
+mod loose;
 mod output;
 mod source;
 mod step;
 mod tiles;
+mod told;
 
 pub(crate) use drive::drive;
 use output::Output;
 use source::{Loaded, MomentSource, Source};
 use step::Step;
 use tiles::{Budget, Tile};
+use told::Told;
+pub use told::{Coder, codec_seed};
 
 /// Folds over one blob store; also what replay rebuilds with.
 pub(crate) struct Folder<'a> {
@@ -39,6 +43,7 @@ pub(crate) struct Folder<'a> {
     compute: &'a Compute,
     budget: u64,
     threads: usize,
+    coder: Option<Arc<dyn Coder>>,
 }
 
 /// One submission's part in a fold.
@@ -48,10 +53,21 @@ struct Contribution<'a> {
     weight: f64,
 }
 
+impl<'a> Contribution<'a> {
+    fn of(manifest: &'a Manifest, weight: f64) -> Contribution<'a> {
+        Contribution { manifest, layout: Layout::of(manifest), weight }
+    }
+}
+
 impl<'a> Folder<'a> {
     pub(crate) fn new(blob: &'a dyn BlobStore, compute: &'a Compute, budget: u64) -> Folder<'a> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Folder { blob, compute, budget, threads: threads.min(THREADS_MAX) }
+        Folder { blob, compute, budget, threads: threads.min(THREADS_MAX), coder: None }
+    }
+
+    /// With the codecs that steps name.
+    pub(crate) fn with_coder(self, coder: Option<Arc<dyn Coder>>) -> Folder<'a> {
+        Folder { coder, ..self }
     }
 
     /// Carries out a fold order; the new versions' bytes are kept under the holds `hold_for` names.
@@ -62,12 +78,15 @@ impl<'a> Folder<'a> {
     ) -> Result<Vec<NewVersion>, Error> {
         let mut versions = Vec::new();
         for fold in &order.folds {
-            let contributions = contributions(order, fold)?;
             let version = order.next(&fold.target);
             let hold_for = |lineage: &LineageName| hold_for(lineage, version);
-            if fold.rule == FoldRule::Adopt {
+            if order.loose.contains(&fold.slot) {
+                versions.extend(self.loose(order, fold, &hold_for).await?);
+            } else if fold.rule == FoldRule::Adopt {
+                let contributions = contributions(order, fold)?;
                 versions.push(self.adopt(fold, version, &contributions, &hold_for).await?);
             } else {
+                let contributions = contributions(order, fold)?;
                 versions.extend(self.step(order, fold, contributions, &hold_for).await?);
             }
         }
@@ -118,14 +137,18 @@ impl<'a> Folder<'a> {
         let prepared = self.prepare(fold, current, &source, &weights).await?;
         source.moments = moments.iter().map(|moment| MomentSource::of(order, moment)).collect();
 
+        told::check_single(&fold.step, current)?;
+        let (told, made) = (Told::of(&fold.step), Told::of(&fold.step).lineages(&fold.target)?);
         let model_specs: Vec<TensorSpec> = current.specs().cloned().collect();
         let state_specs = model_specs.iter().map(moment_spec).collect::<Result<Vec<_>, _>>()?;
         let mut output = Output::new();
-        output.add(self.blob, self.compute, hold_for(&fold.target)?, model_specs);
+        for lineage in &made {
+            output.add(self.blob, self.compute, hold_for(lineage)?, model_specs.clone());
+        }
         for moment in &moments {
             output.add(self.blob, self.compute, hold_for(moment)?, state_specs.clone());
         }
-        let step = Arc::new(Step { fold: prepared, optimiser });
+        let step = Arc::new(Step { fold: prepared, optimiser, told });
         let budget = self.budget(&step.fold, &source);
         let mut tiles = budget.tiles(current);
         let mut ahead = self.load(&source, current, tiles.next()).await?;
@@ -134,7 +157,7 @@ impl<'a> Folder<'a> {
             let folding = self.advance(&step, loaded, current, &mut output);
             (ahead, ()) = tokio::try_join!(self.load(&source, current, tiles.next()), folding)?;
         }
-        let lineages = std::iter::once(&fold.target).chain(&moments);
+        let lineages = made.iter().chain(&moments);
         let made = lineages.zip(output.finish()?);
         let new = |(lineage, (manifest, digest)): (&LineageName, _)| NewVersion {
             lineage: lineage.clone(),
@@ -142,7 +165,11 @@ impl<'a> Folder<'a> {
             manifest,
             digest,
         };
-        Ok(made.map(new).collect())
+        let mut made = made.map(new).collect::<Vec<_>>().into_iter();
+        let first = made.next().ok_or_else(|| Error::internal("a fold made nothing"))?;
+        let mut versions = self.tell(order, &fold.step, &fold.target, first, hold_for).await?;
+        versions.extend(made);
+        Ok(versions)
     }
 
     /// Makes the fold, with as many passes over all tiles as its rule needs before.
@@ -231,6 +258,16 @@ fn spec_of<'m>(manifest: &'m Manifest, tile: &Tile) -> Result<&'m TensorSpec, Er
 
 fn dtype_of(manifest: &Manifest, tile: &Tile) -> Result<Dtype, Error> {
     Ok(spec_of(manifest, tile)?.dtype)
+}
+
+/// A submission's part in the fold of a slot that may be left out.
+fn contribution<'a>(input: &'a FoldInput, fold: &StageFold) -> Option<(&'a Manifest, f64)> {
+    let submitted = input.slots.iter().find(|slot| slot.slot == fold.slot)?;
+    let weight = match fold.weight {
+        Weight::NumExamples => input.num_examples,
+        Weight::Uniform => 1.0,
+    };
+    Some((&submitted.manifest, weight))
 }
 
 fn contributions<'a>(order: &'a FoldOrder, fold: &StageFold) -> Result<Vec<Contribution<'a>>, Error> {

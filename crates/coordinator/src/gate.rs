@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sheaf_domain::{Assignment, ByteSpan, Digest, Manifest, Metrics, Refusal, SlotName, Submission};
+use sheaf_domain::{
+    Assignment, ByteSpan, Digest, Manifest, Metrics, Refusal, SlotName, SlotRole, Submission,
+};
 
 use sheaf_tensor::Dtype;
 
@@ -107,7 +109,11 @@ fn check_slots(assignment: &Assignment, submission: &Submission) -> Result<(), R
             return Err(Refusal::Slots { message: format!("slot {} is given twice", submitted.slot) });
         }
     }
-    if let Some(missing) = expected.difference(&given).next() {
+    let may_lack = |slot: &&&SlotName| {
+        let output = assignment.outputs.iter().find(|output| output.slot == ***slot);
+        output.is_some_and(|output| output.role == SlotRole::OptimiserState)
+    };
+    if let Some(missing) = expected.difference(&given).find(|slot| !may_lack(slot)) {
         return Err(Refusal::Slots { message: format!("slot {missing} is missing") });
     }
     match given.difference(&expected).next() {

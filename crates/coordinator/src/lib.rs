@@ -29,15 +29,17 @@ mod settings;
 mod shared;
 mod tasks;
 mod tiles;
+mod update;
 mod vetted;
 mod writer;
 
 pub use error::Error;
+pub use fold::{Coder, codec_seed};
 pub use gate::{METRIC_NAME_LEN_MAX, METRICS_MAX};
 pub use handle::{
-    AppHost, BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateRun, Delivery,
-    Enrolment, Force, Handle, InviteRequest, ModelRef, RemovedRun, Room, STATE_FILE, SiteOverview, Upload,
-    Which, WorkOrder,
+    AppHost, BLOBS_DIR, BackupReport, Beat, BeatReply, COMPLETE_FILE, Certificate, CreateProgram, CreateRun,
+    Delivery, Enrolment, Force, Handle, InviteRequest, ModelRef, Progress, RemovedRun, Room, STATE_FILE,
+    SiteOverview, Upload, Which, WorkOrder,
 };
 pub use logins::{LoginOverview, LoginRequest};
 pub use outbox::Withdrawn;
@@ -50,6 +52,7 @@ pub use relay::{
 pub use replay::{ReplayReport, ReplayRound, ReplayVerdict};
 pub use service::{Coordinator, Dependencies};
 pub use settings::Settings;
+pub use update::{UpdateError, UpdateWriter};
 
 /// The most bytes one read of a version returns.
 pub const READ_LEN_MAX: u64 = 4 * 1024 * 1024;

@@ -106,6 +106,7 @@ impl Coordinator {
             gates: Semaphore::new(GATES_MAX),
             membership,
             relays: OnceLock::new(),
+            coder: OnceLock::new(),
             apps: OnceLock::new(),
             mail_posted: watch::Sender::new(0),
         });

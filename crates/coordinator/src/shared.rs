@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::budget::Budget;
 use crate::command::Command;
+use crate::fold::Coder;
 use crate::handle::AppHost;
 use crate::incidents::{Incidents, Kind};
 use crate::logins::Logins;
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) membership: Membership,
     /// The relayed runs of the same service.
     pub(crate) relays: OnceLock<Weak<crate::relay::Core>>,
+    /// Who has the codecs that programs name.
+    pub(crate) coder: OnceLock<Arc<dyn Coder>>,
     /// Who knows the bundles of apps that runs may name.
     pub(crate) apps: OnceLock<Arc<dyn AppHost>>,
     /// Grows with every mail posted.

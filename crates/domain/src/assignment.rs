@@ -20,7 +20,7 @@ pub enum SlotRole {
     Weights,
     /// A difference from the version handed out in the assignment's input of the same lineage.
     Delta,
-    /// The state of an optimiser.
+    /// The state of an optimiser: whoever has none leaves the slot out, and those who have some need not have the same tensors.
     OptimiserState,
 }
 

@@ -122,6 +122,19 @@ impl LineageName {
     pub fn optimiser(target: &LineageName, moment: &str) -> Result<LineageName, Error> {
         LineageName::new(format!("{target}.opt.{moment}"))
     }
+
+    /// The lineage of what each version of `target` differs by from the one before: `<target>.difference`.
+    ///
+    /// # Errors
+    /// [`Error::BadId`] where the target's name leaves no room for it.
+    pub fn difference(target: &LineageName) -> Result<LineageName, Error> {
+        LineageName::new(format!("{target}.difference"))
+    }
+
+    /// Whether it is the lineage of differences between versions of another.
+    pub fn is_difference(&self) -> bool {
+        self.as_str().ends_with(".difference")
+    }
 }
 
 /// A run: one execution of one plan. 64 random bits, shown as 16 hexadecimal digits; never zero.

@@ -78,6 +78,11 @@ impl Manifest {
     /// The most segments a manifest may have, over all tensors.
     pub const SEGMENTS_MAX: usize = 1_000_000;
 
+    /// A manifest of no tensors.
+    pub fn empty() -> Manifest {
+        Manifest { codec: Codec::Raw, tensors: Vec::new() }
+    }
+
     /// Lays `specs` over consecutive pieces of `piece_len` bytes; `pieces` are the digests of those pieces in order.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! Stages: the named steps of a round, and the rules by which each selects, closes and folds.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigMap, LineageName, SlotName, SlotRole, Span, StageName};
+use crate::plan::Better;
+use crate::{ConfigMap, LineageName, SiteName, SlotName, SlotRole, Span, StageName};
 
 /// What a run is made of: the stage that makes its first model, and the stages of every round.
 ///
@@ -13,6 +16,18 @@ pub struct Program {
     pub init: Option<StageSpec>,
     /// The stages of every later round, in order.
     pub stages: Vec<StageSpec>,
+    /// The stages whose metrics tell which model is best, in place of what the plan says of evaluation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judges: Vec<Judge>,
+}
+
+/// A stage whose metrics tell how good the model is that it hands out: the best of them counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judge {
+    /// The stage.
+    pub stage: StageName,
+    /// Whether more or less of each is better.
+    pub better: Better,
 }
 
 /// One step of a round, as the plan lays it down.
@@ -36,6 +51,26 @@ pub struct StageSpec {
     pub folds: Vec<StageFold>,
     /// Typed configuration handed to the trainer.
     pub config: ConfigMap,
+    /// What the means of its metrics are computed in.
+    #[serde(default, skip_serializing_if = "Arithmetic::is_double")]
+    pub arithmetic: Arithmetic,
+}
+
+/// What a mean of metrics is computed in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arithmetic {
+    /// f64, and one division.
+    #[default]
+    Double,
+    /// float32, each weight divided by their sum first: what [`FoldRule::CompatibleMean`] does.
+    Single,
+}
+
+impl Arithmetic {
+    fn is_double(&self) -> bool {
+        *self == Arithmetic::Double
+    }
 }
 
 /// When a stage begins.
@@ -64,6 +99,19 @@ pub enum Selector {
     SameAs(StageName),
     /// The first participant present, in canonical order.
     One,
+    /// These participants, whether they are there or not; waits until anybody is.
+    Named {
+        /// Who.
+        sites: BTreeSet<SiteName>,
+    },
+    /// Of these participants those in some places of an order that is drawn anew for every round, whether they are there or not;
+    /// waits until anybody is. Stages that name the same participants draw the same order.
+    Drawn {
+        /// Out of whom.
+        sites: BTreeSet<SiteName>,
+        /// The places, each from the first to before the second.
+        places: Vec<(u32, u32)>,
+    },
 }
 
 /// What fills an input slot.
@@ -102,6 +150,17 @@ pub enum CloseRule {
         /// Time from the stage's start.
         deadline: Option<Span>,
     },
+    /// Together with the stages that are open beside it and close like this: once `ceil(share × participants)` of those with work in any
+    /// of them, and at least `min`, have handed in all of theirs, or at the deadline with at least `min`. What others handed in
+    /// does not count.
+    Together {
+        /// The share of the participants, in (0, 1].
+        share: f64,
+        /// The least number of participants that must be done, however many there are.
+        min: u32,
+        /// Time from the stage's start.
+        deadline: Option<Span>,
+    },
 }
 
 /// What is made of one output slot when its stage closes.
@@ -136,6 +195,9 @@ pub enum Weight {
 pub enum FoldRule {
     /// Sum of weight × value over sum of weights.
     WeightedMean,
+    /// The same as others compute it that have nothing but float32: each weight is first divided by their sum, and every product, sum and
+    /// quotient is rounded to float32, in canonical order.
+    CompatibleMean,
     /// A weighted mean in which each contribution's distance from the global model is bounded first.
     NormClippedMean {
         /// The bound.
@@ -176,6 +238,14 @@ pub enum ClipBound {
 pub enum ServerStep {
     /// The folded value is the next version.
     Replace,
+    /// The next version is what participants make of it who are told it through a codec. float32 only.
+    Told {
+        /// Whether they are told what the folded value differs by from the current version, and add it to that. It is kept beside
+        /// the version, as its difference.
+        as_difference: bool,
+        /// The codec, as the one who has it knows it; none where nothing is lost.
+        codec: Option<String>,
+    },
     /// FedAvgM: `m = momentum·m + delta; x += learning_rate·m`.
     Momentum {
         /// Server learning rate.

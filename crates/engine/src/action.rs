@@ -1,6 +1,6 @@
 //! What the engine asks of the world. Every action is idempotent: doing it twice is doing it once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sheaf_domain::{
@@ -69,6 +69,8 @@ pub struct FoldOrder {
     pub current: BTreeMap<LineageName, (u32, Arc<Manifest>, Digest)>,
     /// For slots of differences: the version they are from, which every assignment of the stage handed out.
     pub bases: BTreeMap<SlotName, (u32, Arc<Manifest>, Digest)>,
+    /// Slots that may be left out, and hold whatever tensors their owners have.
+    pub loose: BTreeSet<SlotName>,
 }
 
 impl FoldOrder {

@@ -28,24 +28,36 @@ impl RunState {
     fn close_stages(&mut self, at: Timestamp, actions: &mut Vec<Action>) -> bool {
         let mut changed = false;
         for stage_idx in 0..self.stages.len() {
-            let collecting = self.stages.get(stage_idx).filter(|stage| stage.state == StageState::Collecting);
-            match collecting.map(StageRun::closing) {
-                None | Some(Closing::NotYet) => {}
-                Some(Closing::Never(reason)) => {
-                    let reason = format!("round {}: {reason}", self.round);
-                    self.end(at, RunPhase::Failed { reason }, actions);
-                    return true;
-                }
-                Some(Closing::Now) => {
+            let alone = |stage: &&StageRun| stage.state == StageState::Collecting && !stage.closes_together();
+            let Some(closing) = self.stages.get(stage_idx).filter(alone).map(StageRun::closing) else {
+                continue;
+            };
+            match closing {
+                Closing::NotYet => {}
+                Closing::Never(reason) => return self.cannot_close(&reason, at, actions),
+                Closing::Now => {
                     self.close_stage(stage_idx, at, actions);
                     changed = true;
                 }
             }
         }
-        changed
+        match self.closing_together() {
+            Closing::NotYet => changed,
+            Closing::Never(reason) => self.cannot_close(&reason, at, actions),
+            Closing::Now => {
+                self.close_together(at, actions);
+                true
+            }
+        }
     }
 
-    fn close_stage(&mut self, stage_idx: usize, at: Timestamp, actions: &mut Vec<Action>) {
+    fn cannot_close(&mut self, reason: &str, at: Timestamp, actions: &mut Vec<Action>) -> bool {
+        let reason = format!("round {}: {reason}", self.round);
+        self.end(at, RunPhase::Failed { reason }, actions);
+        true
+    }
+
+    pub(crate) fn close_stage(&mut self, stage_idx: usize, at: Timestamp, actions: &mut Vec<Action>) {
         let Some(stage) = self.stages.get_mut(stage_idx) else { return };
         let mut stragglers: Vec<TaskId> = Vec::new();
         for seat in stage.seats.values_mut().filter(|seat| seat.is_open()) {
@@ -61,7 +73,7 @@ impl RunState {
             .map(|(lineage, n, version)| (lineage.clone(), (n, version.manifest.clone(), version.digest)))
             .collect();
         let Some(stage) = self.stages.get_mut(stage_idx) else { return };
-        if stage.spec.folds.is_empty() {
+        if stage.spec.folds.is_empty() || stage.accepted.is_empty() {
             stage.state = StageState::Closed;
             let tasks = stage.accepted.values().map(|submission| submission.task);
             actions.extend(tasks.map(Action::ReleaseTask));
@@ -92,14 +104,15 @@ impl RunState {
     }
 
     fn start_stage(&mut self, spec: StageSpec, at: Timestamp, actions: &mut Vec<Action>) -> bool {
-        let label = format!("cohort/{}/{}", self.round, spec.name);
         let earlier = |name: &StageName| self.cohort_of(name);
-        match select(&spec.selector, &self.present, earlier, self.plan.seed, &label) {
+        let of = (self.round, &spec.name);
+        match select(&spec.selector, &self.present, earlier, self.plan.seed, of) {
             Selection::Waiting { needed, .. } => {
                 self.awaiting = Some(needed);
                 false
             }
-            Selection::Cohort(cohort) => {
+            Selection::Cohort(mut cohort) => {
+                cohort.retain(|site| !self.is_revoked(site));
                 self.awaiting = None;
                 self.due.pop_front();
                 self.open_stage(spec, &cohort, at, actions);
@@ -128,7 +141,9 @@ impl RunState {
         actions: &mut Vec<Action>,
     ) {
         let deadline = match &spec.close {
-            CloseRule::Quorum { deadline, .. } => deadline.map(|span| at.after(span)),
+            CloseRule::Quorum { deadline, .. } | CloseRule::Together { deadline, .. } => {
+                deadline.map(|span| at.after(span))
+            }
             _ => None,
         };
         let stage_idx = self.stages.len();

@@ -1,5 +1,6 @@
 //! What an evaluation is worth: the best model, and whether the run still improves.
 
+use sheaf_domain::plan::Better;
 use sheaf_domain::{LineageName, RoundRecord, SiteName};
 
 use crate::stage::StageRun;
@@ -14,6 +15,9 @@ impl RunState {
     /// An evaluation without the metric counts as one without improvement; the participants that left it out are named in
     /// their last error.
     pub(crate) fn judge(&mut self, stage_idx: usize, record: &RoundRecord) {
+        if !self.program.judges.is_empty() {
+            return self.judge_by_program(stage_idx, record);
+        }
         let Some(evaluate) = self.plan.evaluate.as_ref().filter(|_| record.stage.as_str() == STAGE) else {
             return;
         };
@@ -34,7 +38,24 @@ impl RunState {
         let Some(value) = value else {
             return self.blame_missing(stage_idx, record.round, &metric);
         };
-        let Some(version) = evaluated_version(stage) else { return };
+        if let Some(version) = evaluated_version(stage) {
+            self.consider(version, value, better);
+        }
+    }
+
+    /// Takes note of a stage that the program has judge: the best of its metrics counts.
+    fn judge_by_program(&mut self, stage_idx: usize, record: &RoundRecord) {
+        let judge = self.program.judges.iter().find(|judge| judge.stage == record.stage);
+        let Some(better) = judge.map(|judge| judge.better) else { return };
+        let best_of = |best: f64, value: f64| if better.improves(value, best, 0.0) { value } else { best };
+        let value = record.metrics.values().copied().reduce(best_of);
+        let version = self.stages.get(stage_idx).and_then(evaluated_version);
+        if let (Some(version), Some(value)) = (version, value) {
+            self.consider(version, value, better);
+        }
+    }
+
+    fn consider(&mut self, version: u32, value: f64, better: Better) {
         if self.best.is_none_or(|(_, best)| better.improves(value, best, 0.0)) {
             self.best = Some((version, value));
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sheaf_domain::plan::Keep;
-use sheaf_domain::{LineageName, RunPhase, StageFold, StageName, TaskId, Timestamp};
+use sheaf_domain::{LineageName, RunPhase, ServerStep, StageFold, StageName, TaskId, Timestamp};
 
 use crate::action::Action;
 use crate::apply::bounded;
@@ -89,7 +89,8 @@ impl RunState {
         };
         let needed = self.needed_versions();
         for (lineage, versions) in &mut self.versions {
-            let keep = if *lineage == LineageName::global() { keep_models } else { 1 };
+            let is_moment = lineage.as_str().contains(".opt.");
+            let keep = if is_moment { 1 } else { keep_models };
             let surplus = versions.len().saturating_sub(keep);
             let oldest: Vec<u32> = versions.keys().take(surplus).copied().collect();
             for version in oldest {
@@ -126,13 +127,20 @@ impl RunState {
     }
 }
 
-/// A fold makes the next version of every lineage its stage is to make; beside them only the optimiser's, numbered alike.
+/// Whether a fold leaves the difference between its versions behind.
+fn is_told(fold: &StageFold) -> bool {
+    matches!(fold.step, ServerStep::Told { as_difference: true, .. })
+}
+
+/// A fold makes the next version of every lineage its stage is to make; beside them only the optimiser's and the difference, numbered alike.
 fn check_versions(stage: &StageRun, versions: &[NewVersion]) -> Result<(), Rejected> {
     let mut made = BTreeSet::new();
     for new in versions {
         let belongs_to = |fold: &&StageFold| {
-            let of_optimiser = new.lineage.as_str().strip_prefix(fold.target.as_str());
-            new.lineage == fold.target || of_optimiser.is_some_and(|rest| rest.starts_with(".opt."))
+            let rest = new.lineage.as_str().strip_prefix(fold.target.as_str());
+            let is_beside =
+                |rest: &str| rest.starts_with(".opt.") || (rest == ".difference" && is_told(fold));
+            new.lineage == fold.target || rest.is_some_and(is_beside)
         };
         let fold = stage.spec.folds.iter().find(belongs_to).filter(|_| made.insert(&new.lineage));
         let Some(fold) = fold else {

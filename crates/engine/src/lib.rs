@@ -20,6 +20,7 @@ mod status;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod together;
 
 pub use action::{Action, FoldInput, FoldOrder, StageKey};
 pub use event::{Event, NewVersion, Rejected, Start, StartVersion};

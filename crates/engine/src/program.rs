@@ -6,7 +6,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use sheaf_domain::{
-    FoldRule, LineageName, Program, Selector, SlotRole, StageFold, StageName, StageSpec, StageStart,
+    CloseRule, FoldRule, LineageName, Program, Selector, SlotRole, StageFold, StageName, StageSpec,
+    StageStart,
 };
 
 use crate::event::Rejected;
@@ -27,13 +28,21 @@ pub(crate) fn check(program: &Program) -> Result<(), Rejected> {
             targets.clear();
         }
         for fold in &spec.folds {
-            let reserved = fold.target == LineageName::best() || fold.target.as_str().contains(".opt.");
+            let reserved = fold.target == LineageName::best()
+                || fold.target.as_str().contains(".opt.")
+                || fold.target.is_difference();
             if !targets.insert(&fold.target) || reserved {
                 return Err(refusal(spec, &format!("may not make {}", fold.target)));
             }
             check_fold(spec, fold)?;
         }
+        check_together(spec, &earlier)?;
         earlier.push(spec);
+    }
+    if let Some(judge) =
+        program.judges.iter().find(|judge| !earlier.iter().any(|spec| spec.name == judge.stage))
+    {
+        return Err(Rejected::Plan(format!("stage {} is to judge models and does not exist", judge.stage)));
     }
     match program.stages.iter().any(|spec| spec.every <= 1) {
         true => Ok(()),
@@ -55,6 +64,32 @@ fn check_same_as(spec: &StageSpec, name: &StageName, earlier: &[&StageSpec]) -> 
     match model {
         Some(model) if model.every.max(1) == 1 || model.every == spec.every => Ok(()),
         _ => Err(refusal(spec, &format!("has no cohort: {name} does not come before it"))),
+    }
+}
+
+/// Those that close together do so by one rule, and somebody works on each.
+fn check_together(spec: &StageSpec, earlier: &[&StageSpec]) -> Result<(), Rejected> {
+    let empty = match &spec.selector {
+        Selector::Named { sites } => sites.is_empty(),
+        Selector::Drawn { sites, places } => {
+            let all = u32::try_from(sites.len()).unwrap_or(u32::MAX);
+            !places.iter().any(|(from, to)| from < to && *from < all)
+        }
+        _ => false,
+    };
+    if empty {
+        return Err(refusal(spec, "is for nobody"));
+    }
+    let together = |close: &CloseRule| matches!(close, CloseRule::Together { .. });
+    if !together(&spec.close) || spec.start == StageStart::AfterPrevious {
+        return Ok(());
+    }
+    // The stages it may be open beside.
+    let since = earlier.iter().rposition(|other| other.start == StageStart::AfterPrevious).unwrap_or(0);
+    let differs = |other: &&&StageSpec| together(&other.close) && other.close != spec.close;
+    match earlier.iter().skip(since).find(differs) {
+        Some(other) => Err(refusal(spec, &format!("closes together with {}, by another rule", other.name))),
+        None => Ok(()),
     }
 }
 

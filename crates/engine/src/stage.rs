@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sheaf_domain::{
-    CloseRule, Digest, InputSlot, LineageName, Manifest, Metrics, Missing, OutputSlot, Selector, SiteName,
-    StageSpec, SubmittedSlot, TaskId, Timestamp, Wait,
+    Arithmetic, CloseRule, Digest, InputSlot, LineageName, Manifest, Metrics, Missing, OutputSlot, Selector,
+    SiteName, StageSpec, SubmittedSlot, TaskId, Timestamp, Wait,
 };
 
 use crate::select::share_of;
@@ -116,10 +116,17 @@ impl StageRun {
         matches!(self.spec.selector, Selector::Sample { .. } | Selector::One)
     }
 
+    /// Whether it closes with the stages beside it, and not by itself.
+    pub(crate) fn closes_together(&self) -> bool {
+        matches!(self.spec.close, CloseRule::Together { .. })
+    }
+
     /// How many submissions close the stage before its deadline: the share asked for, and never fewer than `min`.
     pub(crate) fn needed(&self) -> u32 {
         match &self.spec.close {
-            CloseRule::Quorum { share, .. } => share_of(*share, self.cohort()).max(self.needed_late()),
+            CloseRule::Quorum { share, .. } | CloseRule::Together { share, .. } => {
+                share_of(*share, self.cohort()).max(self.needed_late())
+            }
             _ => self.cohort().max(1),
         }
     }
@@ -127,7 +134,9 @@ impl StageRun {
     /// How many submissions close the stage once its deadline has passed: `min`, or all of a smaller cohort.
     pub(crate) fn needed_late(&self) -> u32 {
         match &self.spec.close {
-            CloseRule::Quorum { min, .. } => (*min).min(self.cohort()).max(1),
+            CloseRule::Quorum { min, .. } | CloseRule::Together { min, .. } => {
+                (*min).min(self.cohort()).max(1)
+            }
             _ => self.needed(),
         }
     }
@@ -223,6 +232,9 @@ impl StageRun {
     }
 
     fn mean_metric(&self, name: &str) -> f64 {
+        if self.spec.arithmetic == Arithmetic::Single {
+            return self.mean_in_single(name);
+        }
         let total = self.num_examples();
         let of = |submission: &AcceptedSubmission| {
             let value = submission.metrics.get(name).copied()?;
@@ -235,6 +247,19 @@ impl StageRun {
         }
         // Finite values may have a sum that is not; shares of them do not grow.
         self.accepted.values().filter_map(of).map(|(value, weight)| value * (weight / total)).sum()
+    }
+
+    /// The mean as [`Arithmetic::Single`] says; metrics that came as float32 are so still.
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to float32 is what is asked for")]
+    fn mean_in_single(&self, name: &str) -> f64 {
+        let total = self.num_examples();
+        let (mut sum, mut weights) = (0.0_f32, 0.0_f64);
+        for submission in self.accepted.values() {
+            let weight = submission.num_examples / total;
+            weights += weight;
+            sum += submission.metrics.get(name).copied().unwrap_or_default() as f32 * weight as f32;
+        }
+        f64::from(sum / weights as f32)
     }
 
     /// Sum of the accepted submissions' examples.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sheaf_domain::plan::Plan;
 use sheaf_domain::{
     Assignment, Digest, LineageName, Manifest, Program, RoundRecord, RunId, RunPhase, SiteName, SlotName,
-    SlotRole, StageFold, StageName, StageSpec, TaskId, Timestamp,
+    SlotRole, StageFold, StageName, StageSpec, SubmittedSlot, TaskId, Timestamp,
 };
 
 use crate::action::{Action, FoldInput, FoldOrder, StageKey};
@@ -132,6 +132,16 @@ impl RunState {
         &self.plan
     }
 
+    /// The round going on or done last; 0 while version 0 is made.
+    pub fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// Rounds in all, those added later too.
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
     /// Where the run stands in its life.
     pub fn phase(&self) -> &RunPhase {
         &self.phase
@@ -245,6 +255,13 @@ impl RunState {
         actions
     }
 
+    /// What a participant handed in to a stage of the round going on, while its bytes are kept for that.
+    pub fn handed_in(&self, stage: &StageName, site: &SiteName) -> Option<(TaskId, &[SubmittedSlot])> {
+        let stage = self.stages.iter().find(|other| other.spec.name == *stage)?;
+        let submission = stage.accepted.get(site).filter(|_| stage.state != StageState::Closed)?;
+        Some((submission.task, &submission.slots))
+    }
+
     /// The participants this run counts as present.
     pub fn present(&self) -> &BTreeSet<SiteName> {
         &self.present
@@ -309,6 +326,7 @@ impl RunState {
             num_examples: submission.num_examples,
             slots: submission.slots.clone(),
         });
+        let loose = stage.outputs.iter().filter(|output| output.role == SlotRole::OptimiserState);
         FoldOrder {
             run: self.run,
             key: self.key_of(stage),
@@ -316,6 +334,7 @@ impl RunState {
             folds: stage.spec.folds.clone(),
             current: stage.base.clone(),
             bases: self.delta_bases(stage),
+            loose: loose.map(|output| output.slot.clone()).collect(),
         }
     }
 

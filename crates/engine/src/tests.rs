@@ -2,8 +2,8 @@
 
 use sheaf_domain::plan::{Better, CohortSpec, EvaluateSpec, Init, Keep, Plan, StrategyKind, StrategySpec};
 use sheaf_domain::{
-    Assignment, CloseRule, ConfigMap, Digest, FoldRule, LineageName, Manifest, Metrics, Program, RunId,
-    Selector, ServerStep, SiteName, SlotName, SlotRole, StageFold, StageInput, StageName, StageOutput,
+    Arithmetic, Assignment, CloseRule, ConfigMap, Digest, FoldRule, LineageName, Manifest, Metrics, Program,
+    RunId, Selector, ServerStep, SiteName, SlotName, SlotRole, StageFold, StageInput, StageName, StageOutput,
     StageSpec, StageStart, Timestamp, Weight,
 };
 
@@ -18,11 +18,11 @@ fn model_slot() -> SlotName {
     SlotName::new("model").unwrap()
 }
 
-fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     Manifest::over_pieces(Vec::new(), 8, &[]).unwrap()
 }
 
-fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let config = ConfigMap::new();
     Plan {
         name: "two".to_owned(),
@@ -55,7 +55,7 @@ fn plan() -> Plan {
 }
 
 /// A stage that is given the global model and makes a version of `target`, if it is to make one.
-fn stage(name: &str, start: StageStart, selector: Selector, target: Option<&str>) -> StageSpec {
+pub(crate) fn stage(name: &str, start: StageStart, selector: Selector, target: Option<&str>) -> StageSpec {
     let fold = |target: &str| StageFold {
         slot: model_slot(),
         rule: FoldRule::WeightedMean,
@@ -77,6 +77,7 @@ fn stage(name: &str, start: StageStart, selector: Selector, target: Option<&str>
         close: CloseRule::Quorum { share: 1.0, min: 1, deadline: None },
         folds: target.map(fold).into_iter().collect(),
         config: ConfigMap::new(),
+        arithmetic: Arithmetic::Double,
     }
 }
 
@@ -93,7 +94,7 @@ fn same_as(name: &str) -> Selector {
 }
 
 fn program(stages: Vec<StageSpec>) -> Program {
-    Program { init: None, stages }
+    Program { init: None, stages, judges: Vec::new() }
 }
 
 fn changed(mut spec: StageSpec, change: impl FnOnce(&mut StageSpec)) -> StageSpec {

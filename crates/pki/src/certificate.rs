@@ -1,7 +1,8 @@
 //! Certificates as they are read: their facts, and the identity one carries.
 //!
 //! Nothing here checks a chain: the TLS verifier does that first. An identity is a URI in the subject alternative names,
-//! `sheaf://<trust-domain>/<role>/<name>`, exactly one; the common name is for people and is never read.
+//! `sheaf://<trust-domain>/<role>/<name>`, exactly one; the common name of such a certificate is for people. Certificates of stacks whose
+//! peers are told by their common names have that read, and nothing else.
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::SectionKind;
@@ -57,6 +58,20 @@ pub fn certificate_facts(pem_or_der: &[u8]) -> Result<CertificateFacts, Error> {
 /// [`Error::NoIdentity`] without exactly one identity, [`Error::ForeignTrustDomain`], or as [`certificate_facts`].
 pub fn identity_of_certificate(der: &[u8], trust_domain: &str) -> Result<Identity, Error> {
     with_certificate(der, |certificate| identity_of(certificate, trust_domain))
+}
+
+/// Reads the common name of a certificate whose stack goes by that. The TLS verifier must have accepted its chain before.
+///
+/// # Errors
+/// [`Error::NoIdentity`] without exactly one, or as [`certificate_facts`].
+pub fn common_name(der: &[u8]) -> Result<String, Error> {
+    with_certificate(der, |certificate| {
+        let names: Vec<_> = certificate.subject().iter_common_name().map(|name| name.as_str()).collect();
+        match names.as_slice() {
+            [Ok(name)] if !name.is_empty() => Ok((*name).to_owned()),
+            _ => Err(Error::NoIdentity),
+        }
+    })
 }
 
 /// Reads who the other end of a TLS connection is, from the chain the TLS verifier accepted; `None` when it presented none.

@@ -26,7 +26,9 @@ mod tls;
 mod token;
 
 pub use authority::{CA_CERTIFICATE_FILE, CA_KEY_FILE, CLOCK_SKEW_ALLOWED, CertificateAuthority};
-pub use certificate::{CertificateFacts, Peer, certificate_facts, identity_of_certificate, peer_of_chain};
+pub use certificate::{
+    CertificateFacts, Peer, certificate_facts, common_name, identity_of_certificate, peer_of_chain,
+};
 pub use credential::{Issued, ServerCredential};
 pub use csr::{CSR_LEN_MAX, SigningRequest};
 pub use error::Error;

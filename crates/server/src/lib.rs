@@ -13,6 +13,7 @@ mod health;
 mod join;
 mod listen;
 mod names;
+mod openfl;
 mod serve;
 mod tls;
 

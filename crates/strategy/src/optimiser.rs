@@ -69,7 +69,8 @@ impl ServerOptimiser {
     /// [0, 1); [`Error::Unknown`] for a step this version does not know.
     pub fn new(step: &ServerStep, round: u32) -> Result<ServerOptimiser, Error> {
         let step = match *step {
-            ServerStep::Replace => Step::Replace,
+            // How participants are told it is not the optimiser's to know.
+            ServerStep::Replace | ServerStep::Told { .. } => Step::Replace,
             ServerStep::Momentum { learning_rate, momentum } => Step::Momentum {
                 rate: positive("server learning rate", learning_rate)?,
                 momentum: decay("server momentum", momentum)?,

@@ -22,6 +22,7 @@ use crate::Error;
 pub fn fold_rule(rule: &FoldRule) -> Result<Rule, Error> {
     match *rule {
         FoldRule::WeightedMean => Ok(Rule::WeightedMean),
+        FoldRule::CompatibleMean => Ok(Rule::CompatibleMean),
         FoldRule::NormClippedMean { bound: ClipBound::NormRatio(ratio) } => {
             Ok(Rule::NormClippedMean(Clip::NormRatio(ratio)))
         }

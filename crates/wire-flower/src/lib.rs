@@ -38,7 +38,6 @@ mod serve;
 pub mod superexec_auth;
 pub mod timestamp;
 mod traffic;
-mod update;
 
 pub use connection::Connection;
 pub use coordinated::FlowerApps;

@@ -11,12 +11,13 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
-use sheaf_tensor::{ParamSet, Tensor, safetensors};
+use prost::Message as _;
+use sheaf_tensor::{ParamSet, Tensor, TensorSpec, safetensors};
 
 use crate::fields::{Event, FieldError, Fields};
-use crate::proto::NamedTensor;
+use crate::proto::{MetadataProto, NamedTensor};
 use crate::tensors::reader::{Part, TensorReader};
-use crate::tensors::{Decoder, Head, Limits, Pipeline, Refusal, encode, tensor};
+use crate::tensors::{Decoder, Fault, Head, Limits, Pipeline, Refusal, encode, tensor};
 
 /// The tag of every tensor of a model file.
 const MODEL: &str = "model";
@@ -213,32 +214,134 @@ pub fn write_safetensors(path: &Path, model: &Model) -> Result<(), StateError> {
     replace(path, |file| safetensors::write(&model.params, &words, file).map_err(StateError::Set))
 }
 
+/// A model file that is written tensor by tensor, of models that no pipeline changes.
+#[derive(Debug)]
+pub struct ModelFile(Replacement);
+
+impl ModelFile {
+    /// Begins to write; until [`ModelFile::finish`] the file is what it was.
+    ///
+    /// # Errors
+    /// [`StateError::Write`].
+    pub fn begin(path: &Path) -> Result<ModelFile, StateError> {
+        Replacement::begin(path).map(ModelFile)
+    }
+
+    /// Begins the next tensor; its bytes follow, as many as it has.
+    ///
+    /// # Errors
+    /// [`StateError::Write`]; [`StateError::Tensor`] for a shape that cannot be written.
+    pub fn tensor(&mut self, spec: &TensorSpec, round_number: i32) -> Result<(), StateError> {
+        let dims = spec.shape.dims().iter().map(|dim| i32::try_from(*dim));
+        let dims: Result<Vec<i32>, _> = dims.collect();
+        let fault = |_| StateError::Tensor(Fault::Shape { dims: Vec::new() }.of(&spec.name));
+        let head = NamedTensor {
+            name: spec.name.clone(),
+            round_number,
+            lossless: true,
+            report: false,
+            tags: vec![MODEL.to_owned()],
+            transformer_metadata: vec![MetadataProto {
+                int_list: dims.map_err(fault)?,
+                ..MetadataProto::default()
+            }],
+            data_bytes: Bytes::new(),
+        };
+        let len = spec.byte_len();
+        let mut tensor = head.encode_to_vec();
+        if len > 0 {
+            // data_bytes: field 7, length-delimited.
+            tensor.push(0x3a);
+            prost::encoding::encode_varint(len, &mut tensor);
+        }
+        // tensors: field 1, length-delimited.
+        let mut before = vec![0x0a];
+        prost::encoding::encode_varint(tensor.len() as u64 + len, &mut before);
+        self.bytes(&before)?;
+        self.bytes(&tensor)
+    }
+
+    /// Writes the next bytes of the tensor begun last.
+    ///
+    /// # Errors
+    /// [`StateError::Write`].
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+        self.0.fill(|file| file.write_all(bytes))
+    }
+
+    /// Ends the file and puts it in place.
+    ///
+    /// # Errors
+    /// [`StateError::Write`]; the file is then what it was.
+    pub fn finish(self) -> Result<(), StateError> {
+        self.0.commit()
+    }
+}
+
+/// A file written beside its place; dropped before it is committed, it leaves nothing behind.
+#[derive(Debug)]
+struct Replacement {
+    path: PathBuf,
+    folder: PathBuf,
+    beside: PathBuf,
+    file: Option<BufWriter<File>>,
+}
+
+impl Replacement {
+    fn begin(path: &Path) -> Result<Replacement, StateError> {
+        let failed = |source| StateError::Write { path: path.to_owned(), source };
+        let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let mut beside = std::ffi::OsString::from(".");
+        beside.push(name);
+        beside.push(".partial");
+        let beside = folder.join(beside);
+        let file = Some(BufWriter::new(File::create(&beside).map_err(failed)?));
+        Ok(Replacement { path: path.to_owned(), folder: folder.to_owned(), beside, file })
+    }
+
+    fn failed(&self, source: io::Error) -> StateError {
+        StateError::Write { path: self.path.clone(), source }
+    }
+
+    fn fill(&mut self, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), StateError> {
+        let filled = match &mut self.file {
+            Some(file) => fill(file),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        filled.map_err(|source| self.failed(source))
+    }
+
+    /// Flushes, then takes the place.
+    fn commit(mut self) -> Result<(), StateError> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        let put = file.into_inner().map_err(std::io::IntoInnerError::into_error).and_then(|file| {
+            file.sync_all()?;
+            std::fs::rename(&self.beside, &self.path)?;
+            File::open(&self.folder)?.sync_all()
+        });
+        put.map_err(|source| self.failed(source))
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        // Once it has taken its place nothing is left there; what is left of a broken one helps nobody.
+        drop(std::fs::remove_file(&self.beside));
+    }
+}
+
 /// Writes beside the place, flushes, then takes the place.
 fn replace(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), StateError>,
 ) -> Result<(), StateError> {
-    let failed = |source| StateError::Write { path: path.to_owned(), source };
-    let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(".partial");
-    let beside = folder.join(beside);
-    let written = (|| {
-        let mut file = BufWriter::new(File::create(&beside).map_err(failed)?);
-        fill(&mut file)?;
-        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.sync_all().map_err(failed)?;
-        std::fs::rename(&beside, path).map_err(failed)?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
-    })();
-    if written.is_err() {
-        // What is left of it helps nobody; that it cannot be removed either changes nothing.
-        drop(std::fs::remove_file(&beside));
+    let mut beside = Replacement::begin(path)?;
+    if let Some(file) = &mut beside.file {
+        fill(file)?;
     }
-    written
+    beside.commit()
 }
 
 #[cfg(test)]

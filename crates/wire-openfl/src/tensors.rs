@@ -82,6 +82,11 @@ impl Pipeline {
         !matches!(self, Pipeline::NoCompression | Pipeline::RandomShift)
     }
 
+    /// Whether what comes out may differ from what went in by a single bit.
+    pub fn is_inexact(self) -> bool {
+        self != Pipeline::NoCompression
+    }
+
     /// What encodes where no loss is allowed: itself, or no compression.
     pub fn lossless(self) -> Pipeline {
         if self.is_lossy() { Pipeline::NoCompression } else { self }

@@ -1,7 +1,7 @@
 """Writes the goldens of crates/wire-openfl with the stock package: tensors as each pipeline encodes them, and what stock decodes; who the
-federation of each plan is, and what stock dumps; model files.
+federation of each plan is, and what stock dumps; model files. Also writes golden.json, what stock federations end with.
 
-    .venv-openfl/bin/python tests/interop/openfl/golden.py tensors | plans | models
+    .venv-openfl/bin/python tests/interop/openfl/golden.py tensors | plans | models | runs [LESSON…]
 
 For each pipeline `NAME.pbuf` holds what stock encodes and `NAME.decoded.pbuf` what stock decodes from it, through the messages of
 the wire. The numbers are drawn anew by stock at each run (its k-means, shifts and rotations have no seed), so the files change
@@ -229,5 +229,11 @@ def write_models():
             utils.dump_proto(raw, OUT / f"{name}.decoded.pbuf")
 
 
+def write_runs():
+    import runs
+
+    runs.record(*sys.argv[2:])
+
+
 if __name__ == "__main__":
-    {"tensors": write_tensors, "plans": write_plans, "models": write_models}[sys.argv[1]]()
+    {"tensors": write_tensors, "plans": write_plans, "models": write_models, "runs": write_runs}[sys.argv[1]]()

@@ -13,6 +13,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod model;
 pub(crate) mod nodes;
+pub(crate) mod openfl;
 pub(crate) mod pki;
 pub(crate) mod replay;
 pub(crate) mod rm;
@@ -50,6 +51,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::serve(*args),
         Command::Superlink(args) => superlink::superlink(*args),
         Command::StartServer(args) => start_server::start_server(*args, &context),
+        Command::Openfl(args) => openfl::openfl(*args),
         Command::Join(args) => join::join(*args),
         Command::Demo(args) => demo::demo(args, &context),
         Command::Restore(args) => backup::restore(&args, &context),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sheaf_domain::{ErrorKind, RunId, Span};
+use sheaf_domain::{ErrorKind, LineageName, RunId, Span};
 use sheaf_engine::{Event, FoldOrder};
 use sheaf_runtime::crash::{self, Point};
 use sheaf_strategy::ServerOptimiser;
@@ -66,6 +66,7 @@ async fn attempt(shared: &Shared, order: &FoldOrder) -> Result<Event, Error> {
     let started = shared.clock.monotonic();
     crash::reached(Point::FoldBegun);
     let folder = Folder::new(&*shared.blob, &shared.compute, shared.settings.fold_budget.as_bytes());
+    let folder = folder.with_coder(shared.coder.get().cloned());
     let versions = folder.fold(order, |lineage, version| version_hold(order.run, lineage, version)).await?;
     crash::reached(Point::VersionWritten);
     let seconds = shared.clock.monotonic().saturating_sub(started).as_secs_f64();
@@ -99,7 +100,8 @@ async fn release_versions(shared: &Shared, order: &FoldOrder) {
         let optimiser = ServerOptimiser::new(&fold.step, version);
         let moments = optimiser.ok().and_then(|optimiser| moments_of(&fold.target, &optimiser).ok());
         let moments = moments.unwrap_or_default();
-        for lineage in std::iter::once(&fold.target).chain(&moments) {
+        let difference = LineageName::difference(&fold.target).ok();
+        for lineage in std::iter::once(&fold.target).chain(&moments).chain(&difference) {
             let published = shared.with_run(order.run, |state| state.version(lineage, version).is_some());
             if let (Ok(false), Ok(hold)) = (published, version_hold(order.run, lineage, version)) {
                 shared.release(&hold).await;

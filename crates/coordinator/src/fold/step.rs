@@ -14,12 +14,14 @@ use sheaf_tensor::{Dtype, TensorSpec, element};
 use super::fold_error;
 use super::source::Loaded;
 use super::tiles::STRIP_LEN;
+use super::told::{self, Told};
 use crate::Error;
 
 /// A fold that is ready, and the step that follows it.
 pub(super) struct Step {
     pub(super) fold: Fold,
     pub(super) optimiser: ServerOptimiser,
+    pub(super) told: Told,
 }
 
 /// The f64 values of a strip.
@@ -31,7 +33,8 @@ struct Strip {
 }
 
 impl Step {
-    /// Folds a part of a tile and takes the step: the bytes of the next model, then of each moment.
+    /// Folds a part of a tile and takes the step: the bytes of the next model and of its difference, as far as they are told, then of each
+    /// moment.
     pub(super) fn part(
         &self,
         loaded: &Loaded,
@@ -41,6 +44,7 @@ impl Step {
         let size = spec.dtype.size();
         let steps = !self.optimiser.moments().is_empty() && spec.dtype.is_float();
         let mut model = vec![0; part.len() * size];
+        let mut difference = vec![0; if self.told == Told::Version { 0 } else { model.len() }];
         let mut moments = vec![vec![0; part.len() * F64_SIZE]; loaded.moments.len()];
         let mut strip = Strip::new(part.len().min(STRIP_LEN), if steps { moments.len() } else { 0 });
         for start in part.clone().step_by(STRIP_LEN) {
@@ -48,7 +52,17 @@ impl Step {
             strip.resize(elements.len());
             self.fold_strip(loaded, spec.dtype, &elements, &mut strip.folded)?;
             let to = start - part.start..elements.end - part.start;
-            if steps {
+            if self.told != Told::Version {
+                let current = stretch(&loaded.base, &elements, size);
+                let bytes = to.start * size..to.end * size;
+                let next = model.get_mut(bytes.clone()).unwrap_or_default();
+                told::take_difference(
+                    current,
+                    &strip.folded,
+                    next,
+                    difference.get_mut(bytes).unwrap_or_default(),
+                );
+            } else if steps {
                 self.step_strip(loaded, spec.dtype, &elements, &mut strip)?;
                 encode(spec.dtype, &strip.next, &mut model, &to)?;
                 for (values, moment) in strip.moments.iter().zip(&mut moments) {
@@ -66,7 +80,13 @@ impl Step {
         for moment in &moments {
             refuse_non_finite(&state_spec, moment, loaded.tile.start + part.start as u64)?;
         }
-        Ok(std::iter::once(model).chain(moments).map(Bytes::from).collect())
+        refuse_non_finite(spec, &difference, loaded.tile.start + part.start as u64)?;
+        let made = match self.told {
+            Told::Version => vec![model],
+            Told::Both => vec![model, difference],
+            Told::Difference => vec![difference],
+        };
+        Ok(made.into_iter().chain(moments).map(Bytes::from).collect())
     }
 
     fn fold_strip(
@@ -157,7 +177,7 @@ fn keep(before: Option<&Bytes>, elements: &Range<usize>, out: &mut [u8], to: &Ra
     }
 }
 
-fn refuse_non_finite(spec: &TensorSpec, bytes: &[u8], start: u64) -> Result<(), Error> {
+pub(super) fn refuse_non_finite(spec: &TensorSpec, bytes: &[u8], start: u64) -> Result<(), Error> {
     match element::first_non_finite(spec.dtype, bytes) {
         Some(index) => {
             let index = start + index;
@@ -198,7 +218,7 @@ mod tests {
 
     fn step(step: &ServerStep, weights: &[f64]) -> Step {
         let fold = Fold::new(Rule::WeightedMean, weights).unwrap();
-        Step { fold, optimiser: ServerOptimiser::new(step, 1).unwrap() }
+        Step { fold, optimiser: ServerOptimiser::new(step, 1).unwrap(), told: Told::of(step) }
     }
 
     const ADAM: ServerStep = ServerStep::Adaptive {

@@ -1,6 +1,6 @@
 //! Folds of orders that no plan makes yet: differences, and several lineages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -38,6 +38,14 @@ impl World {
         hasher.bytes(&bytes);
         let manifest = Manifest::over_pieces(vec![spec], 1 << 20, &[piece]).unwrap();
         (Arc::new(manifest), hasher.finish())
+    }
+
+    async fn named(&self, name: &str, values: &[f32]) -> Manifest {
+        let mut manifest = self.model(values).await.0.as_ref().clone();
+        for tensor in &mut manifest.tensors {
+            tensor.spec.name = name.to_owned();
+        }
+        manifest
     }
 
     async fn values(&self, manifest: &Manifest) -> Vec<f32> {
@@ -81,6 +89,7 @@ impl World {
             }],
             current: BTreeMap::from([(target, (4, newest.0, newest.1))]),
             bases: BTreeMap::from([(slot, (3, handed_out.0, handed_out.1))]),
+            loose: BTreeSet::new(),
         };
         let hold = |_: &LineageName, _| Ok(Hold::new("made").unwrap());
         Folder::new(&self.blob, &self.compute, 1 << 16).fold(&order, hold).await.unwrap()
@@ -114,4 +123,108 @@ async fn moments_are_named_after_what_they_step_and_numbered_with_it() {
     assert_eq!(named, [("global", 5), ("global.opt.m", 5)]);
     // The step is from the newest version, 101 and 202, to 100 + 1 and 200 + 2.
     assert_eq!(world.values(&made[0].manifest).await, [101.0, 202.0]);
+}
+
+/// Folds weights onto version 4 of a model, told in some way; the versions made and their values, in order.
+async fn told(
+    as_difference: bool,
+    codec: Option<&str>,
+    loose: bool,
+    rows: &[(&str, &[f32], f64)],
+) -> Vec<(String, Vec<(String, Vec<f32>)>)> {
+    let world = World::new();
+    let current = world.named("w", &[1.0, 16_777_216.0]).await;
+    let slot = SlotName::new("model").unwrap();
+    let (run, stage) = (RunId::new(1).unwrap(), StageName::new("train").unwrap());
+    let mut inputs = Vec::new();
+    for (idx, (name, values, num_examples)) in rows.iter().enumerate() {
+        let site = SiteName::new(format!("site-{idx}")).unwrap();
+        let manifest = world.named(name, values).await;
+        inputs.push(FoldInput {
+            task: TaskId::derive(run, 4, &stage, &site, 1),
+            site,
+            num_examples: *num_examples,
+            slots: vec![SubmittedSlot { slot: slot.clone(), manifest }],
+        });
+    }
+    let target = LineageName::global();
+    let order = FoldOrder {
+        run,
+        key: StageKey { round: 9, stage },
+        inputs,
+        folds: vec![StageFold {
+            slot: slot.clone(),
+            rule: FoldRule::CompatibleMean,
+            weight: Weight::NumExamples,
+            step: ServerStep::Told { as_difference, codec: codec.map(str::to_owned) },
+            target: target.clone(),
+        }],
+        current: BTreeMap::from([(target, (4, Arc::new(current), Digest::of(b"4")))]),
+        bases: BTreeMap::new(),
+        loose: if loose { BTreeSet::from([slot]) } else { BTreeSet::new() },
+    };
+    let hold = |_: &LineageName, _| Ok(Hold::new("made").unwrap());
+    let folder = Folder::new(&world.blob, &world.compute, 1 << 16).with_coder(Some(Arc::new(Halves)));
+    let mut told = Vec::new();
+    for new in folder.fold(&order, hold).await.unwrap() {
+        assert_eq!(new.version, 5);
+        let values = world.values(&new.manifest).await;
+        let mut values = values.into_iter();
+        let tensors = new.manifest.specs().map(|spec| {
+            let len = usize::try_from(spec.shape.num_elements()).unwrap();
+            (spec.name.clone(), values.by_ref().take(len).collect())
+        });
+        told.push((new.lineage.to_string(), tensors.collect()));
+    }
+    told
+}
+
+/// A codec by which half of everything is lost.
+#[derive(Debug)]
+struct Halves;
+
+impl super::Coder for Halves {
+    fn told(&self, codec: &str, _: &TensorSpec, bytes: Bytes, _: u64) -> Result<Vec<u8>, String> {
+        assert_eq!(codec, "halves");
+        let values = bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw) / 2.0);
+        Ok(values.flat_map(f32::to_le_bytes).collect())
+    }
+}
+
+fn one(lineage: &str, name: &str, values: &[f32]) -> (String, Vec<(String, Vec<f32>)>) {
+    (lineage.to_owned(), vec![(name.to_owned(), values.to_vec())])
+}
+
+#[tokio::test]
+async fn a_version_that_is_told_as_a_difference_is_what_it_is_added_to() {
+    let rows: [(&str, &[f32], f64); 2] = [("w", &[2.0, 1.0], 1.0), ("w", &[4.0, 2.0], 1.0)];
+    let made = told(true, None, false, &rows).await;
+    // 1.5 less 2^24 is no float32: the nearest is told, and added up.
+    let expected = [one("global", "w", &[3.0, 2.0]), one("global.difference", "w", &[2.0, -16_777_214.0])];
+    assert_eq!(made, expected);
+    assert_eq!(told(false, None, false, &rows).await, [one("global", "w", &[3.0, 1.5])]);
+}
+
+#[tokio::test]
+async fn a_version_that_a_codec_tells_is_what_is_made_of_it() {
+    let rows: [(&str, &[f32], f64); 1] = [("w", &[3.0, 16_777_216.0], 7.0)];
+    let made = told(true, Some("halves"), false, &rows).await;
+    let expected = [one("global", "w", &[2.0, 16_777_216.0]), one("global.difference", "w", &[2.0, 0.0])];
+    assert_eq!(made, expected);
+    assert_eq!(told(false, Some("halves"), false, &rows).await, [one("global", "w", &[1.5, 8_388_608.0])]);
+}
+
+#[tokio::test]
+async fn what_may_be_left_out_is_folded_where_all_have_it() {
+    let rows: [(&str, &[f32], f64); 2] = [("w", &[2.0, 16_777_216.0], 1.0), ("w", &[4.0, 16_777_216.0], 1.0)];
+    let made = told(true, None, true, &rows).await;
+    let expected = [one("global", "w", &[3.0, 16_777_216.0]), one("global.difference", "w", &[2.0, 0.0])];
+    assert_eq!(made, expected);
+    // Nothing of that name is there yet: it begins with what it is folded to.
+    let rows: [(&str, &[f32], f64); 2] = [("m", &[2.0], 1.0), ("m", &[4.0], 3.0)];
+    assert_eq!(told(true, None, true, &rows).await, [one("global", "m", &[3.5])]);
+    let rows: [(&str, &[f32], f64); 2] = [("m", &[2.0], 1.0), ("n", &[4.0], 3.0)];
+    assert_eq!(told(true, None, true, &rows).await, [("global".to_owned(), Vec::new())]);
+    // Whoever hands nothing in changes nothing.
+    assert_eq!(told(true, None, true, &[]).await, [one("global", "w", &[1.0, 16_777_216.0])]);
 }

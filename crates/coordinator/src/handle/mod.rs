@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::command::{Command, Look};
+use crate::fold::Coder;
 use crate::incidents::Kind;
 use crate::registry::SiteKeyFacts;
 use crate::shared::Shared;
@@ -34,8 +35,8 @@ use crate::shared::Shared;
 pub use apps::AppHost;
 pub use enrolment::{Certificate, Enrolment};
 pub use membership::InviteRequest;
-pub use models::{ModelRef, Which};
-pub use operator::CreateRun;
+pub use models::{ModelRef, Progress, Which};
+pub use operator::{CreateProgram, CreateRun};
 pub use overview::SiteOverview;
 pub use records::{BLOBS_DIR, BackupReport, COMPLETE_FILE, STATE_FILE};
 pub use removal::{Force, RemovedRun};
@@ -147,6 +148,12 @@ impl Handle {
     /// The pool for a front-end's work that would hold up I/O.
     pub fn compute(&self) -> &Compute {
         &self.shared.compute
+    }
+
+    /// Lets programs name the codecs that `coder` has; the first one counts.
+    pub fn host_codecs(&self, coder: Arc<dyn Coder>) {
+        // A second one changes nothing.
+        let _ = self.shared.coder.set(coder);
     }
 
     /// How long a request for work may be held.

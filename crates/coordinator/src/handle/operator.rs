@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use sheaf_domain::plan::{Init, Plan};
-use sheaf_domain::{Digest, ErrorKind, Identity, LineageName, Manifest, Role, RunId, RunStatus};
+use sheaf_domain::{
+    Digest, ErrorKind, Identity, LineageName, Manifest, ModelHasher, Program, Role, RunId, RunStatus,
+};
 use sheaf_engine::{Event, RunState, Start, StartVersion};
 use sheaf_runtime::crash::{self, Point};
 use tokio::sync::oneshot;
@@ -32,7 +34,45 @@ pub struct CreateRun {
     pub from: Option<RunId>,
 }
 
+/// A run to be whose stages a front-end lays down, in place of those its plan comes to.
+#[derive(Debug, Clone)]
+pub struct CreateProgram {
+    /// What else the run goes by.
+    pub plan: Plan,
+    /// What its rounds are made of.
+    pub program: Program,
+    /// The first model: its pieces were uploaded as `upload`.
+    pub init: Manifest,
+    /// The name its pieces were uploaded under.
+    pub upload: String,
+    /// Lineages that begin with no tensors.
+    pub empty: Vec<LineageName>,
+}
+
 impl Handle {
+    /// Creates a run of stages that a front-end lays down.
+    ///
+    /// # Errors
+    /// As [`Handle::create_run`].
+    /// # Cancel safety
+    /// A dropped call is carried out nevertheless.
+    pub async fn create_program(&self, who: &Identity, request: CreateProgram) -> Result<RunId, Error> {
+        self.authorise(who, Role::Operator)?;
+        let (handle, who) = (self.clone(), who.clone());
+        self.to_the_end(async move {
+            let CreateProgram { plan, program, init, upload, empty } = request;
+            let request = CreateRun {
+                plan: String::new(),
+                init: Some(init),
+                upload: Some(upload),
+                app: None,
+                from: None,
+            };
+            handle.create(&who, plan, Some((program, empty)), &request).await
+        })
+        .await
+    }
+
     /// Creates a run; it starts as soon as enough participants are present.
     ///
     /// # Errors
@@ -44,7 +84,10 @@ impl Handle {
         self.authorise(who, Role::Operator)?;
         let (handle, who) = (self.clone(), who.clone());
         self.to_the_end(async move {
-            let created = handle.create(&who, &request).await;
+            let created = match Plan::parse(&request.plan) {
+                Ok(plan) => handle.create(&who, plan, None, &request).await,
+                Err(error) => Err(error.into()),
+            };
             if let Err(error) = &created {
                 handle.note_refused_plan(&who, error);
             }
@@ -63,8 +106,13 @@ impl Handle {
         }
     }
 
-    async fn create(&self, who: &Identity, request: &CreateRun) -> Result<RunId, Error> {
-        let plan = Plan::parse(&request.plan)?;
+    async fn create(
+        &self,
+        who: &Identity,
+        plan: Plan,
+        program: Option<(Program, Vec<LineageName>)>,
+        request: &CreateRun,
+    ) -> Result<RunId, Error> {
         let is_over = |run: &Arc<RunSlot>| run.read(|state| state.phase().is_over()).unwrap_or(false);
         let running = self.shared.all_runs().iter().filter(|run| !is_over(run)).count();
         if running >= self.shared.settings.running_max {
@@ -72,7 +120,8 @@ impl Handle {
             return Err(Error::new(ErrorKind::Exhausted, message));
         }
         let run = self.new_run_id()?;
-        let created = self.start(who, run, plan, request).await;
+        let program = program.map_or_else(|| plan.program().map(|program| (program, Vec::new())), Ok)?;
+        let created = self.start(who, run, plan, program, request).await;
         if created.as_ref().is_err_and(|error| !error.is_transient()) {
             self.release_start(run).await;
             self.remove_companion(who, run).await;
@@ -88,13 +137,24 @@ impl Handle {
         Ok(run)
     }
 
-    async fn start(&self, who: &Identity, run: RunId, plan: Plan, request: &CreateRun) -> Result<(), Error> {
-        let start = self.start_of(run, &plan, request).await?;
+    async fn start(
+        &self,
+        who: &Identity,
+        run: RunId,
+        plan: Plan,
+        (program, empty): (Program, Vec<LineageName>),
+        request: &CreateRun,
+    ) -> Result<(), Error> {
+        let mut start = self.start_of(run, &plan, request).await?;
+        if let Start::Versions { versions, .. } = &mut start {
+            let digest = ModelHasher::new().finish();
+            let begin = |lineage| StartVersion { lineage, manifest: Manifest::empty(), digest };
+            versions.extend(empty.into_iter().map(begin));
+        }
         crash::reached(Point::RunPrepared);
         // The companion comes before the run: without it nobody could work on that. It may not end before the run is there.
         let _beginning = self.begin_app(run, &who.name, &plan, request, &start).await?;
-        let program = Box::new(plan.program()?);
-        let event = Event::Created { run, plan: Box::new(plan), program, start };
+        let event = Event::Created { run, plan: Box::new(plan), program: Box::new(program), start };
         let (reply, answer) = oneshot::channel();
         self.shared.send(Command::Create { run, event: Box::new(event), reply }).await?;
         answer.await.map_err(|_| Error::shutting_down())?

@@ -2,8 +2,8 @@
 
 use super::{AdaptiveSpec, Init, Plan, StrategyKind};
 use crate::stage::{
-    AdaptiveKind, CloseRule, FoldRule, Program, Selector, ServerStep, StageFold, StageInput, StageOutput,
-    StageSpec, StageStart, Weight,
+    AdaptiveKind, Arithmetic, CloseRule, FoldRule, Program, Selector, ServerStep, StageFold, StageInput,
+    StageOutput, StageSpec, StageStart, Weight,
 };
 use crate::{ConfigMap, ConfigValue, Error, LineageName, SlotName, SlotRole, StageName};
 
@@ -20,7 +20,7 @@ impl Plan {
             Init::Trainer => Some(self.init_stage()?),
             _ => None,
         };
-        Ok(Program { init, stages: self.stages()? })
+        Ok(Program { init, stages: self.stages()?, judges: Vec::new() })
     }
 
     /// The stage that makes version 0, for plans whose first model comes from a trainer.
@@ -48,6 +48,7 @@ impl Plan {
                 target: LineageName::global(),
             }],
             config: self.with_trainer(&self.init_config),
+            arithmetic: Arithmetic::Double,
         })
     }
 
@@ -68,6 +69,7 @@ impl Plan {
                 close: self.close_rule(),
                 folds: Vec::new(),
                 config: self.with_trainer(&evaluate.config),
+                arithmetic: Arithmetic::Double,
             });
         }
         Ok(stages)
@@ -98,6 +100,7 @@ impl Plan {
                 target: LineageName::global(),
             }],
             config,
+            arithmetic: Arithmetic::Double,
         })
     }
 

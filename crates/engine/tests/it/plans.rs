@@ -102,6 +102,10 @@ pub(crate) fn start() -> Start {
 }
 
 pub(crate) fn created(plan: &Plan, start: Start) -> Event {
-    let program = Program { init: Some(plan.init_stage().unwrap()), stages: plan.stages().unwrap() };
+    let program = Program {
+        init: Some(plan.init_stage().unwrap()),
+        stages: plan.stages().unwrap(),
+        judges: Vec::new(),
+    };
     Event::Created { run: run_id(), plan: Box::new(plan.clone()), program: Box::new(program), start }
 }

@@ -19,11 +19,12 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use sheaf_domain::Span;
-use sheaf_pki::{Peer, peer_of_chain};
+use sheaf_pki::{Peer, common_name, peer_of_chain};
 use sheaf_runtime::{Clock, TaskScope};
 use sheaf_telemetry::names;
 use sheaf_wire_flower::Connection;
 use sheaf_wire_native::{PeerAddr, PeerIdentity};
+use sheaf_wire_openfl::Connected;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -53,6 +54,8 @@ const NATIVE_PATH: &str = "/native";
 const GRPC_PATH: &str = "/sheaf.native.v1.Participant";
 /// Where operators' paths begin.
 const ADMIN_PATH: &str = "/admin";
+/// Where OpenFL's paths begin, over gRPC and over HTTP.
+const OPENFL_PATHS: [&str; 2] = ["/openfl.aggregator.Aggregator", "/experimental/v1"];
 /// Where Flower's paths begin, over HTTP and over gRPC.
 const FLOWER_PATHS: [&str; 8] = [
     "/v1/fleet",
@@ -88,6 +91,13 @@ pub(crate) enum Security {
     Plaintext(Greeter),
     /// With a TLS handshake or with none; a front-end asks each call itself who makes it.
     Anonymous(Option<TlsAcceptor>),
+    /// With certificates of a workspace that is not ours, if with any: whose they are is told by their common names.
+    Workspace {
+        /// None for no TLS.
+        acceptor: Option<TlsAcceptor>,
+        /// Whether a certificate was asked for.
+        certified: bool,
+    },
 }
 
 impl Listener {
@@ -174,7 +184,7 @@ async fn serve_plaintext(
     ));
     match greeted.await {
         Ok(Ok(peer)) => {
-            let connection = Connection::new(addr, false);
+            let connection = Over::of(Connection::new(addr, false));
             serve_peer(TokioIo::new(stream), peer, connection, addr, listener, draining).await;
         }
         Ok(Err(error)) => {
@@ -203,7 +213,7 @@ pub async fn serve_connection(
             let Some(tls) = shake_hands(acceptor, stream, addr, listener).await else { return };
             match peer_of_chain(tls.get_ref().1.peer_certificates(), trust_domain) {
                 Ok(peer) => {
-                    let connection = Connection::new(addr, true);
+                    let connection = Over::of(Connection::new(addr, true));
                     serve_peer(TokioIo::new(tls), peer, connection, addr, listener, draining).await;
                 }
                 Err(error) => {
@@ -214,12 +224,30 @@ pub async fn serve_connection(
         }
         Security::Anonymous(Some(acceptor)) => {
             let Some(tls) = shake_hands(acceptor, stream, addr, listener).await else { return };
-            let connection = Connection::new(addr, true);
+            let connection = Over::of(Connection::new(addr, true));
             serve_peer(TokioIo::new(tls), None, connection, addr, listener, draining).await;
         }
         Security::Anonymous(None) => {
-            let connection = Connection::new(addr, false);
+            let connection = Over::of(Connection::new(addr, false));
             serve_peer(TokioIo::new(stream), None, connection, addr, listener, draining).await;
+        }
+        Security::Workspace { acceptor: Some(acceptor), certified } => {
+            let Some(tls) = shake_hands(acceptor, stream, addr, listener).await else { return };
+            let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let connected = match leaf.map(|leaf| common_name(leaf)) {
+                _ if !certified => Connected::Uncertified,
+                Some(Ok(name)) => Connected::Certified(name),
+                _ => {
+                    tracing::warn!(%addr, "client certificate refused: it has no common name");
+                    return refused("tls");
+                }
+            };
+            let over = Over { connection: Connection::new(addr, true), connected: Some(connected) };
+            serve_peer(TokioIo::new(tls), None, over, addr, listener, draining).await;
+        }
+        Security::Workspace { acceptor: None, .. } => {
+            let over = Over { connection: Connection::new(addr, false), connected: Some(Connected::Plain) };
+            serve_peer(TokioIo::new(stream), None, over, addr, listener, draining).await;
         }
         // It begins with a line that is read before.
         Security::Plaintext(_) => {}
@@ -243,11 +271,23 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     None
 }
 
+/// What a listener says of a connection to those who serve its calls.
+struct Over {
+    connection: Connection,
+    connected: Option<Connected>,
+}
+
+impl Over {
+    fn of(connection: Connection) -> Over {
+        Over { connection, connected: None }
+    }
+}
+
 /// Serves a connection whose peer is known.
 async fn serve_peer<I>(
     io: TokioIo<I>,
     peer: Option<Peer>,
-    over: Connection,
+    over: Over,
     addr: SocketAddr,
     listener: &Listener,
     draining: &TaskScope,
@@ -259,7 +299,10 @@ async fn serve_peer<I>(
     let clock = Arc::clone(&listener.clock);
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = introduce(with_patience(request), peer.as_ref(), addr, clock.as_ref());
-        request.extensions_mut().insert(over.clone());
+        request.extensions_mut().insert(over.connection.clone());
+        if let Some(connected) = &over.connected {
+            request.extensions_mut().insert(connected.clone());
+        }
         let (front_end, method) =
             (front_end(request.uri().path()), names::method_label(request.method().as_str()));
         let (answer, clock) = (router.clone().oneshot(request), Arc::clone(&clock));
@@ -306,6 +349,8 @@ fn front_end(path: &str) -> &'static str {
         "grpc"
     } else if begins(ADMIN_PATH) {
         "admin"
+    } else if OPENFL_PATHS.iter().any(|path| begins(path)) {
+        "openfl"
     } else if FLOWER_PATHS.iter().any(|path| begins(path)) {
         "flower"
     } else {
@@ -415,6 +460,7 @@ mod tests {
         assert_eq!(front_end("/admin/v1/runs"), "admin");
         assert_eq!(front_end("/v1/fleet/pull-messages"), "flower");
         assert_eq!(front_end("/flwr.proto.Fleet/PullMessages"), "flower");
+        assert_eq!(front_end("/openfl.aggregator.Aggregator/Ping"), "openfl");
         for other in ["/", "", "/health", "/natives", "/admin", "/v1/fleets/x", "/../native/"] {
             assert_eq!(front_end(other), "other", "{other:?}");
         }

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::records::{ARRAY_STYPE, ID_LEN, measured, shown, split};
 use crate::array::{ArrayReader, Fed};
 use crate::proto;
-use crate::update::{UpdateError, UpdateWriter};
+use sheaf_coordinator::{UpdateError, UpdateWriter};
 
 /// The longest record of records, and of metrics, that is read, in bytes: more than the metrics that a result may have.
 const RECORD_LEN_MAX: u64 = 128 * 1024;

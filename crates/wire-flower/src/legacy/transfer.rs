@@ -14,7 +14,7 @@ use super::reply::{Kind, Part, Reply, ReplyReader};
 use super::stream::{End, Stream};
 use crate::array::{ArrayReader, Fed};
 use crate::proto::Scalar;
-use crate::update::{UpdateError, UpdateWriter};
+use sheaf_coordinator::{UpdateError, UpdateWriter};
 
 /// How much of a model is read at once, in bytes.
 const READ_LEN: u64 = 1024 * 1024;

@@ -151,6 +151,8 @@ pub struct Task {
     pub function: String,
     /// The model it is applied to is the collaborator's own.
     pub is_local: bool,
+    /// The model it is applied to is the federation's, so its metrics tell which of those is best.
+    pub judges: bool,
     pub aggregation: Aggregation,
 }
 

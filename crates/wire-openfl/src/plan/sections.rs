@@ -310,6 +310,7 @@ fn tasks(plan: &Map, warnings: &mut Vec<String>) -> Result<Vec<Task>, PlanError>
             name: name.to_owned(),
             function: settings.needed_text("function")?.to_owned(),
             is_local: kwargs.and_then(|map| map.get("apply")).and_then(Node::text) == Some("local"),
+            judges: kwargs.and_then(|map| map.get("apply")).and_then(Node::text) == Some("global"),
             aggregation: classes::aggregation(settings.node("aggregation_type"))?,
         });
         settings.finish(Rest::Refused, warnings)?;

@@ -2,8 +2,8 @@
 
 use sheaf_domain::plan::{Keep, Plan};
 use sheaf_domain::{
-    CloseRule, ConfigMap, FoldRule, LineageName, Program, Selector, ServerStep, SlotName, SlotRole, Span,
-    StageFold, StageInput, StageOutput, StageSpec, StageStart, Weight,
+    Arithmetic, CloseRule, ConfigMap, FoldRule, LineageName, Program, Selector, ServerStep, SlotName,
+    SlotRole, Span, StageFold, StageInput, StageOutput, StageSpec, StageStart, Weight,
 };
 use sheaf_engine::{Event, Start};
 
@@ -39,7 +39,7 @@ fn config(name: &'static str, faults: &[Fault], change: impl FnOnce(&mut Plan)) 
 /// The same with stages of its own.
 fn of_stages(config: Config, specs: Vec<StageSpec>, stages: &[&'static str]) -> Config {
     let Event::Created { run, plan, start, .. } = config.created else { unreachable!() };
-    let program = Box::new(Program { init: None, stages: specs });
+    let program = Box::new(Program { init: None, stages: specs, judges: Vec::new() });
     Config { created: Event::Created { run, plan, program, start }, stages: stages.to_vec(), ..config }
 }
 
@@ -69,6 +69,7 @@ fn spec(name: &str, start: StageStart, selector: Selector, target: Option<&str>)
         close: CloseRule::Quorum { share: 1.0, min: 3, deadline: None },
         folds: target.map(fold).into_iter().collect(),
         config: ConfigMap::new(),
+        arithmetic: Arithmetic::Double,
     }
 }
 

@@ -7,16 +7,17 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use sheaf_coordinator::{Error, Handle, Room};
 use sheaf_domain::{Digest, ErrorKind, Identity, Manifest, PIECE_LEN_DEFAULT, TaskId};
 use sheaf_tensor::TensorSpec;
+
+use crate::{Error, Handle, Room};
 
 /// How long to wait before a piece that could not be stored now is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why an update did not come into being.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UpdateError {
+pub enum UpdateError {
     /// The peer's tensors cannot be those of a model; the attempt is to be refused.
     #[error("{0}")]
     Malformed(String),
@@ -27,7 +28,7 @@ pub(crate) enum UpdateError {
 
 /// Writes the update of one task.
 #[derive(Debug)]
-pub(crate) struct UpdateWriter {
+pub struct UpdateWriter {
     handle: Handle,
     who: Identity,
     task: TaskId,
@@ -44,7 +45,7 @@ pub(crate) struct UpdateWriter {
 
 impl UpdateWriter {
     /// Begins the update of a task of `who`'s.
-    pub(crate) fn new(handle: Handle, who: Identity, task: TaskId) -> UpdateWriter {
+    pub fn new(handle: Handle, who: Identity, task: TaskId) -> UpdateWriter {
         UpdateWriter {
             handle,
             who,
@@ -64,7 +65,7 @@ impl UpdateWriter {
     /// [`UpdateError::Malformed`] when the tensor before it is not complete, or there are too many.
     /// # Cancel safety
     /// Not safe: drop the writer too.
-    pub(crate) async fn tensor(&mut self, spec: TensorSpec) -> Result<(), UpdateError> {
+    pub async fn tensor(&mut self, spec: TensorSpec) -> Result<(), UpdateError> {
         self.check_complete()?;
         if self.room.is_none() {
             // Before anything else is waited for, so that nobody who waits for room keeps others from what they wait for.
@@ -86,7 +87,7 @@ impl UpdateWriter {
     /// [`UpdateError::Malformed`] when they are more than it has; as the coordinator says.
     /// # Cancel safety
     /// Not safe: drop the writer too. What it uploaded is found again by the next one.
-    pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<(), UpdateError> {
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), UpdateError> {
         self.tensor_left = self.tensor_left.checked_sub(bytes.len() as u64).ok_or_else(|| {
             UpdateError::Malformed(format!("tensor {} has more bytes than its shape says", self.current()))
         })?;
@@ -107,7 +108,7 @@ impl UpdateWriter {
     /// [`UpdateError::Malformed`] when the last tensor is not complete; as the coordinator says.
     /// # Cancel safety
     /// As [`UpdateWriter::write`].
-    pub(crate) async fn finish(mut self) -> Result<Manifest, UpdateError> {
+    pub async fn finish(mut self) -> Result<Manifest, UpdateError> {
         self.check_complete()?;
         if !self.piece.is_empty() {
             self.upload().await?;

@@ -1,0 +1,185 @@
+"""Collaborators by hand: the calls of the stock ones in any order, over gRPC or HTTP, for what no stock program does."""
+
+import contextlib
+import struct
+
+import grpc
+import numpy as np
+import requests
+from google.protobuf import json_format
+from openfl.pipelines import NoCompressionPipeline
+from openfl.protocols import aggregator_pb2, aggregator_pb2_grpc, base_pb2, utils
+from openfl.utilities import TensorKey
+
+import harness
+
+RAW = NoCompressionPipeline()
+CALL_S = 90
+
+
+def named(name, array, tags, *, round_number=0, report=False):
+    """A tensor as a collaborator sends it, without compression."""
+    data, metadata = RAW.forward(np.asarray(array, np.float32))
+    return utils.construct_named_tensor(TensorKey(name, "", round_number, report, tags), data, metadata, lossless=True)
+
+
+def trained(name, array, *, round_number=0, delta=False):
+    tags = ("compressed", "delta", "trained") if delta else ("compressed", "trained")
+    return named(name, array, tags, round_number=round_number)
+
+
+def metric(name, value, *tags, round_number=0):
+    return named(name, value, ("compressed", "metric", *tags), round_number=round_number, report=True)
+
+
+def score(value, round_number=0):
+    return metric("acc", value, "validate_agg", round_number=round_number)
+
+
+def array_of(tensor):
+    """The array of an answer without compression."""
+    (entry,) = tensor.transformer_metadata
+    return np.frombuffer(tensor.data_bytes, np.float32).reshape(tuple(entry.int_list))
+
+
+class Credentials:
+    """What a collaborator presents: `name` names its certificate, none goes without."""
+
+    def __init__(self, pki, name):
+        self.chain, self.pair = pki / "cert_chain.crt", None
+        if name:
+            self.pair = (pki / "client" / f"col_{name}.crt", pki / "client" / f"col_{name}.key")
+
+    def channel(self, address):
+        certificate, key = (path.read_bytes() for path in self.pair) if self.pair else (None, None)
+        return grpc.secure_channel(address, grpc.ssl_channel_credentials(self.chain.read_bytes(), key, certificate))
+
+
+class Hand:
+    """A collaborator of a federation, or somebody who says so: `sender` and the rest go into the headers as they are."""
+
+    def __init__(self, federation, name, *, certificate=None, sender=None, receiver=None, federation_uuid=None, common_name=""):
+        self.aggregator, self.federation = harness.identity(federation.server.home)
+        self.name = name
+        self.header = aggregator_pb2.MessageHeader(
+            sender=sender or name,
+            receiver=receiver or self.aggregator,
+            federation_uuid=federation_uuid or self.federation,
+            single_col_cert_common_name=common_name,
+        )
+        self.tls = federation.config["network"]["settings"]["use_tls"]
+        self.address = federation.server.address
+        self.credentials = Credentials(federation.pki, name if certificate is None else certificate) if self.tls else None
+
+    def results(self, task, tensors, *, round_number, data_size):
+        return aggregator_pb2.TaskResults(
+            header=self.header, round_number=round_number, task_name=task, data_size=data_size, tensors=tensors
+        )
+
+
+class Grpc(Hand):
+    """Over gRPC."""
+
+    def __init__(self, federation, name, *, channel=None, **claims):
+        super().__init__(federation, name, **claims)
+        if channel is None:
+            channel = self.credentials.channel(self.address) if self.tls else grpc.insecure_channel(self.address)
+        self.stub = aggregator_pb2_grpc.AggregatorStub(channel)
+        federation.world.closers.append(channel.close)
+
+    def ping(self):
+        return self.stub.Ping(aggregator_pb2.PingRequest(header=self.header), timeout=CALL_S)
+
+    def tasks(self):
+        return self.stub.GetTasks(aggregator_pb2.GetTasksRequest(header=self.header), timeout=CALL_S)
+
+    def tensor(self, name, *tags, round_number=0, report=False, lossless=True):
+        request = aggregator_pb2.GetAggregatedTensorRequest(
+            header=self.header,
+            tensor_name=name,
+            round_number=round_number,
+            report=report,
+            tags=tags,
+            require_lossless=lossless,
+        )
+        return self.stub.GetAggregatedTensor(request, timeout=CALL_S).tensor
+
+    def send(self, task, *tensors, round_number=0, data_size=1, piece=2 * 1024 * 1024):
+        made = self.results(task, tensors, round_number=round_number, data_size=data_size)
+        return self.stream(*utils.proto_to_datastream(made, piece))
+
+    def stream(self, *pieces):
+        """Pieces as they are: bytes, or messages."""
+        made = [each if isinstance(each, base_pb2.DataStream) else base_pb2.DataStream(npbytes=each) for each in pieces]
+        return self.stub.SendLocalTaskResults(iter(made), timeout=CALL_S)
+
+
+class Rest(Hand):
+    """Over HTTP."""
+
+    def __init__(self, federation, name, **claims):
+        super().__init__(federation, name, **claims)
+        self.base = f"{'https' if self.tls else 'http'}://{self.address}/experimental/v1"
+        self.params = {"collaborator_id": self.header.sender, "federation_uuid": self.header.federation_uuid}
+
+    def call(self, method, path, *, headers=(), **options):
+        claims = {
+            "Sender": self.header.sender,
+            "Receiver": self.header.receiver,
+            "Federation-UUID": self.header.federation_uuid,
+            "Single-Col-Cert-CN": self.header.single_col_cert_common_name,
+        }
+        if self.tls:
+            options |= {"verify": self.credentials.chain, "cert": self.credentials.pair}
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.request(method, self.base + path, headers=claims | dict(headers), timeout=CALL_S, **options)
+
+    def ping(self):
+        return self.call("GET", "/ping", params=self.params)
+
+    def tasks(self):
+        answer = self.call("GET", "/tasks", params=self.params)
+        answer.raise_for_status()
+        return json_format.ParseDict(answer.json(), aggregator_pb2.GetTasksResponse())
+
+    def get_tensor(self, name, *tags, round_number=0, report=False, lossless=True, **params):
+        asked = {"tensor_name": name, "round_number": round_number, "report": report, "tags": tags, "require_lossless": lossless}
+        about = {"sender": self.header.sender, "receiver": self.header.receiver}
+        return self.call("GET", "/tensors/aggregated", params=self.params | about | asked | params)
+
+    def tensor(self, name, *tags, **options):
+        answer = self.get_tensor(name, *tags, **options)
+        answer.raise_for_status()
+        return json_format.ParseDict(answer.json(), aggregator_pb2.GetAggregatedTensorResponse()).tensor
+
+    def send(self, task, *tensors, round_number=0, data_size=1):
+        answer = self.post(framed(self.results(task, tensors, round_number=round_number, data_size=data_size)))
+        answer.raise_for_status()
+        return answer
+
+    def post(self, body, headers=()):
+        content = {"Content-Type": "application/x-protobuf-stream"} | dict(headers)
+        return self.call("POST", "/tasks/results", data=body, headers=content)
+
+
+def framed(results):
+    """The body of an upload: one message with its length before it, and a zero."""
+    return body_of(results.SerializeToString())
+
+
+def body_of(content):
+    message = base_pb2.DataStream(size=len(content), npbytes=content).SerializeToString()
+    return struct.pack(">I", len(message)) + message + struct.pack(">I", 0)
+
+
+@contextlib.contextmanager
+def refused(*codes):
+    """The call within is refused; gives the error, and checks the code where one is named."""
+    box = []
+    try:
+        yield box
+    except grpc.RpcError as error:
+        box.append(error)
+    assert box, "the call was not refused"
+    assert not codes or box[0].code() in codes, box[0]

@@ -1,0 +1,337 @@
+"""Starts aggregators and stock collaborators, each in a workspace and a process group of its own, and ends them again.
+
+The aggregator is the stock one or ours: SHEAF_OPENFL_SERVER is `stock`, or the path of `sheaf` or of a link to it that is named
+fx. Workspaces are made with the stock package: the plan as it dumps it, the first model as it saves it, the certificates that
+it signs. A collaborator sees nothing of the aggregator's workspace.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+from openfl.federated.plan import Plan
+from openfl.interface.cli_helper import WORKSPACE
+from openfl.pipelines import NoCompressionPipeline
+from openfl.protocols import base_pb2, utils
+from openfl.utilities.split import split_tensor_dict_for_holdouts
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE / "workspace"
+sys.path[:0] = [str(HERE.parent), str(SOURCE)]
+
+import processes  # noqa: E402
+from processes import DEADLINE_S, World, free_ports, wait_for  # noqa: E402, F401
+from src import models  # noqa: E402
+
+BIN = pathlib.Path(sys.executable).parent
+SERVER = os.environ.get("SHEAF_OPENFL_SERVER", "stock")
+STOCK = SERVER == "stock"
+# The name of the aggregator in its certificate and in every plan.
+HOST = "localhost"
+# Sorted in one order, authorised in another: the first name comes after every tag of the protocol.
+NAMES = ("zeta", "col1", "col2")
+SECURITY = {
+    "mtls": {"use_tls": True, "require_client_auth": True},
+    "tls": {"use_tls": True, "require_client_auth": False},
+    "plain": {"use_tls": False, "require_client_auth": False},
+}
+
+
+def environment(directory, **more):
+    """All that a process gets: no proxy but one it is told of, and one thread for each library that would take more."""
+    return {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": str(directory),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "200",
+        "LANG": "C.UTF-8",
+        **more,
+    }
+
+
+class Program(processes.Program):
+    """A process with its log. `name` is unique in its world and names the log."""
+
+    def environment(self):
+        return environment(self.home, **self.environ)
+
+
+# Plans.
+
+TASKS = {
+    "aggregated_model_validation": {"function": "validate_task", "kwargs": {"apply": "global", "metrics": ["acc"]}},
+    "train": {"function": "train_task", "kwargs": {"metrics": ["loss"], "epochs": 1}},
+    "locally_tuned_model_validation": {"function": "validate_task", "kwargs": {"apply": "local", "metrics": ["acc"]}},
+}
+AUDIT = {"audit": {"function": "audit_task", "kwargs": {}}}
+
+
+def plan(
+    port,
+    *,
+    transport="grpc",
+    security="mtls",
+    rounds=3,
+    deltas=True,
+    aggregator_deltas=None,
+    opt_treatment="RESET",
+    pipeline=("NoCompressionPipeline", {}),
+    assigner=None,
+    aggregation=None,
+    audit=False,
+    straggler=None,
+    aggregator=(),
+    network=(),
+    runner=(),
+):
+    """A plan as its author writes it: what it does not say comes from the package's defaults.
+
+    `assigner` is a whole section, `straggler` and `aggregation` are (class, settings), `aggregator`, `network` and `runner` more
+    settings of theirs."""
+    by_default = lambda section, settings: {"defaults": f"plan/defaults/{section}.yaml", "settings": settings}  # noqa: E731
+    tasks = json.loads(json.dumps(TASKS | (AUDIT if audit else {})))
+    if aggregation:
+        tasks["train"]["aggregation_type"] = {
+            "template": f"openfl.interface.aggregation_functions.{aggregation[0]}",
+            "settings": aggregation[1],
+        }
+    config = {
+        "aggregator": by_default(
+            "aggregator",
+            {
+                "rounds_to_train": rounds,
+                "use_delta_updates": deltas if aggregator_deltas is None else aggregator_deltas,
+                "write_logs": True,
+                **dict(aggregator),
+            },
+        ),
+        "collaborator": by_default(
+            "collaborator", {"opt_treatment": opt_treatment, "use_delta_updates": deltas, "write_logs": True}
+        ),
+        "data_loader": {"template": "src.dataloader.ShardLoader", "settings": {}},
+        "task_runner": {"template": "src.runner.JudgedRunner", "settings": dict(runner)},
+        "network": by_default(
+            "network",
+            {
+                "agg_addr": HOST,
+                "agg_port": port,
+                "transport_protocol": transport,
+                "client_reconnect_interval": 1,
+                **SECURITY[security],
+                **dict(network),
+            },
+        ),
+        "assigner": assigner or by_default("assigner", {}),
+        "tasks": tasks,
+        "compression_pipeline": {"template": f"openfl.pipelines.{pipeline[0]}", "settings": pipeline[1]},
+    }
+    if audit and not assigner:
+        config["assigner"] = groups("RandomGroupedAssigner", learning=([*TASKS, *AUDIT], None))
+    if straggler:
+        config["straggler_handling_policy"] = {
+            "template": f"openfl.component.aggregator.straggler_handling.{straggler[0]}",
+            "settings": straggler[1],
+        }
+    return config
+
+
+def groups(kind, **named):
+    """An assigner's section; each group is (tasks, collaborators), or without collaborators all of them."""
+    made = []
+    for name, (tasks, collaborators) in named.items():
+        group = {"name": name, "percentage": 1.0 / len(named), "tasks": list(tasks)}
+        made.append(group | ({"collaborators": list(collaborators)} if collaborators else {}))
+    return {"template": f"openfl.component.{kind}", "settings": {"task_groups": made}}
+
+
+# Workspaces.
+
+
+def make_pki(directory, names=NAMES):
+    """The keys and certificates of an aggregator and of collaborators."""
+    directory.mkdir(parents=True)
+    subprocess.run(
+        [sys.executable, HERE / "pki.py", *names],
+        cwd=directory,
+        env=environment(directory),
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=DEADLINE_S,
+    )
+    return directory / "cert"
+
+
+def make_workspace(directory, config, names, *, first_round=0):
+    """What `fx workspace create` and `fx plan initialize` leave, without certificates."""
+    for folder in ("plan", "save", "logs", "local_state", "data"):
+        (directory / folder).mkdir(parents=True)
+    shutil.copytree(SOURCE / "src", directory / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(WORKSPACE / "workspace" / ".workspace", directory)
+    (directory / "requirements.txt").touch()
+    file = directory / "plan" / "plan.yaml"
+    Plan.dump(file, config)
+    (directory / "plan" / "cols.yaml").write_text("collaborators:\n" + "".join(f"- {name}\n" for name in names))
+    shards = [f"{name},{shard}\n" for shard, name in enumerate(names, 1)]
+    (directory / "plan" / "data.yaml").write_text("".join(shards))
+    parsed = Plan.parse(file, resolve=False)
+    # As `fx plan initialize -a localhost` writes it back.
+    Plan.dump(file, parsed.config)
+    settings = {"model": "mixed", "large_elements": 600_000, "seed": 7} | config["task_runner"]["settings"]
+    arrays = models.first(settings["model"], settings["large_elements"], settings["seed"])
+    sent, _ = split_tensor_dict_for_holdouts(arrays)
+    parsed.save_model_to_state_file(sent, first_round, directory / "save" / "init.pbuf")
+
+
+def identity(directory):
+    """The names by which a plan's aggregator and federation know each other."""
+    parsed = Plan.parse(directory / "plan" / "plan.yaml")
+    return parsed.aggregator_uuid, parsed.federation_uuid
+
+
+class Server(Program):
+    """An aggregator in its workspace."""
+
+    def __init__(self, world, port, *, task_group=None, name="aggregator", server=None):
+        self.port, self.address = port, f"{HOST}:{port}"
+        server = server or SERVER
+        if server == "stock":
+            command = [BIN / "fx", "aggregator", "start"]
+        else:
+            program = pathlib.Path(server).absolute()
+            command = [program, *(["aggregator"] if program.name == "fx" else ["openfl"]), "start"]
+        command += ["-p", "plan/plan.yaml", "-c", "plan/cols.yaml"]
+        command += ["--task_group", task_group] if task_group else []
+        super().__init__(world, name, command)
+
+    def start(self):
+        super().start()
+        return self.wait_listening()
+
+    def listening(self):
+        try:
+            with socket.create_connection((HOST, self.port), timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def wait_listening(self):
+        def up():
+            if not self.alive():
+                raise RuntimeError(f"the aggregator ended with {self.process.returncode}\n{self.text()[-3000:]}")
+            return self.listening()
+
+        wait_for("the aggregator's port", up)
+        return self
+
+    def end(self, deadline_s=None):
+        """Waits until it ends by itself; gives the exit code."""
+        wait_for("the aggregator's end", lambda: not self.alive(), deadline_s or 2 * DEADLINE_S)
+        return self.process.returncode
+
+
+class Collaborator(Program):
+    """A stock collaborator in its workspace. `proxy` is the port of a forwarding proxy that it is to use."""
+
+    def __init__(self, world, name, *, proxy=None):
+        url = f"http://127.0.0.1:{proxy}"
+        environ = {key: url for key in ("grpc_proxy", "https_proxy", "http_proxy")} if proxy else {}
+        super().__init__(world, name, [BIN / "fx", "collaborator", "start", "-n", name], **environ)
+
+    def end(self, deadline_s=None):
+        wait_for(f"the end of {self.name}", lambda: not self.alive(), deadline_s or 2 * DEADLINE_S)
+        return self.process.returncode
+
+    def go(self):
+        """Lets a collaborator that stalls go on."""
+        (self.home / "go").touch()
+
+
+class Federation:
+    """An aggregator and its collaborators, in workspaces made from one plan; nothing is started yet."""
+
+    def __init__(self, world, pki, config=None, *, count=2, first_round=0, task_group=None, server=None, **parameters):
+        (port,) = free_ports(1)
+        self.world, self.names, self.pki = world, NAMES[:count], pki
+        self.config = config(port) if config else plan(port, **parameters)
+        self.server = Server(world, port, task_group=task_group, server=server)
+        make_workspace(self.server.home, self.config, self.names, first_round=first_round)
+        self.collaborators = {}
+        for name in self.names:
+            home = world.directory / name
+            shutil.copytree(self.server.home, home)
+            for folder in ("save", "local_state"):
+                shutil.rmtree(home / folder)
+            copy_certificates(pki, home, ("client", f"col_{name}"))
+        copy_certificates(pki, self.server.home, ("server", f"agg_{HOST}"))
+
+    def collaborator(self, name, **options):
+        self.collaborators[name] = Collaborator(self.world, name, **options)
+        return self.collaborators[name]
+
+    def start(self, **options):
+        """Starts them all."""
+        self.server.start()
+        return self.join(**options)
+
+    def join(self, **options):
+        for name in self.names:
+            self.collaborator(name, **options).start()
+        return self
+
+    def end(self):
+        """Waits until all ended by themselves, and well."""
+        for name, collaborator in self.collaborators.items():
+            assert collaborator.end() == 0, f"collaborator {name} ended with {collaborator.process.returncode}"
+        assert self.server.end() == 0, f"the aggregator ended with {self.server.process.returncode}"
+
+    def saved(self, which):
+        """The bytes of save/<which>.pbuf; none when there is no such file."""
+        file = self.server.home / "save" / f"{which}.pbuf"
+        return file.read_bytes() if file.exists() else None
+
+    def metrics(self):
+        return metrics(self.server.home, "aggregator")
+
+
+def copy_certificates(pki, home, pair):
+    """What one participant has: the chain, its certificate and its key."""
+    folder, stem = pair
+    (home / "cert" / folder).mkdir(parents=True)
+    shutil.copy(pki / "cert_chain.crt", home / "cert")
+    for suffix in ("crt", "key"):
+        shutil.copy(pki / folder / f"{stem}.{suffix}", home / "cert" / folder)
+
+
+# Results.
+
+# Of one machine and one day.
+TIMES = ("elapsed_seconds",)
+
+
+def metrics(directory, origin):
+    """What a participant wrote down of each round, without times."""
+    file = directory / "logs" / f"{origin}_metrics.txt"
+    # Without a line that is being written.
+    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""
+    lines = [json.loads(line) for line in whole.splitlines()]
+    rounds = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+    return sorted(rounds, key=lambda line: line["round_number"])
+
+
+def arrays_of(model, pipeline=None):
+    """The round and the arrays by name, in their order, of a model file's bytes."""
+    arrays, number = utils.deconstruct_model_proto(base_pb2.ModelProto.FromString(model), pipeline or NoCompressionPipeline())
+    return number, {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def pipeline_of(config):
+    section = config["compression_pipeline"]
+    return Plan.build(section["template"], dict(section["settings"]))
