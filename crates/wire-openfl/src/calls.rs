@@ -94,6 +94,13 @@ impl Federation {
             _ = ending.wait_for(Option::is_some) => return Ok(self.quit(caller)),
             found = of.handle.next(caller.who, &[], HOLD) => found?,
         };
+        // All of its work at once: what the writer hands out together is there when it has looked up again.
+        let found = if found.is_empty() {
+            found
+        } else {
+            of.handle.progress(&of.operator, of.run).await?;
+            of.handle.next(caller.who, &[], Span::from_millis(0)).await?
+        };
         let mut work: Vec<_> = found
             .into_iter()
             .filter_map(|delivery| match delivery {

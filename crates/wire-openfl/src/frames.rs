@@ -139,10 +139,10 @@ impl FramedPieces {
 impl Pieces for FramedPieces {
     async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
         loop {
-            if self.left > 0 || !self.inside.is_empty() {
-                if let Some(bytes) = self.within()? {
-                    return Ok(Some(bytes));
-                }
+            if (self.left > 0 || !self.inside.is_empty())
+                && let Some(bytes) = self.within()?
+            {
+                return Ok(Some(bytes));
             }
             if self.ready.is_empty() {
                 if self.fetch().await? {

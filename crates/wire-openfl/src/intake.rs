@@ -105,6 +105,10 @@ impl Federation {
                     (caller, sent) = (Some(who), Some(first));
                 } else if let Some(update) = &mut update {
                     update.part(part).await.map_err(|error| self.broken(caller, error))?;
+                } else if let Part::Tensor(head) = part {
+                    // Also of results that nobody waits for: no codec says what its bytes are.
+                    let codec = self.plan().pipeline.of_tags(&head.tags);
+                    codec.map_err(|fault| self.broken(caller, results(fault.of(&head.name))))?;
                 }
             }
         }

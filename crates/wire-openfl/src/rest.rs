@@ -132,6 +132,9 @@ fn header_of(federation: &Federation, parts: &Parts, query: &Query) -> Result<Me
         Ok(found)
     };
     let plan = federation.plan();
+    if parts.method == Method::GET && query.get("collaborator_id").is_none() {
+        return Err(CallError::new(Sort::Identity, "collaborator_id is not given"));
+    }
     let missing = |what: &str| CallError::new(Sort::Identity, format!("{what} is not given"));
     Ok(MessageHeader {
         sender: said("sender", &["collaborator_id", "sender"])?.ok_or_else(|| missing("the sender"))?,

@@ -249,6 +249,10 @@ class Collaborator(Program):
         wait_for(f"the end of {self.name}", lambda: not self.alive(), deadline_s or 2 * DEADLINE_S)
         return self.process.returncode
 
+    def waits(self):
+        """Whether it stalls in its training."""
+        return (self.home / "waits").exists()
+
     def go(self):
         """Lets a collaborator that stalls go on."""
         (self.home / "go").touch()
@@ -276,15 +280,14 @@ class Federation:
         self.collaborators[name] = Collaborator(self.world, name, **options)
         return self.collaborators[name]
 
-    def start(self, **options):
-        """Starts them all."""
+    def start(self, late=()):
+        """Starts them all; those that are to be late first, so that they wait in the first round."""
         self.server.start()
-        return self.join(**options)
-
-    def join(self, **options):
+        for name in late:
+            wait_for(f"{name} in its training", self.collaborator(name).start().waits)
         for name in self.names:
-            self.collaborator(name, **options).start()
-        return self
+            if name not in late:
+                self.collaborator(name).start()
 
     def end(self):
         """Waits until all ended by themselves, and well."""

@@ -112,9 +112,8 @@ def test_a_killed_collaborator_begins_anew_in_the_middle_of_a_round(world, pki, 
     harness.wait_for("the kill of the collaborator", rule.fired.is_set, 2 * harness.DEADLINE_S)
     federation.collaborators[killed].start()
     federation.end()
-    got, wanted = runs.outcome(federation), runs.load()["whole"]
-    for part in ("last", "best", "metrics"):
-        assert got[part] == wanted[part], part
+    # What the killed one had written down itself may be lost.
+    runs.assert_equal(runs.outcome(federation), "whole", "last", "best", "metrics")
 
 
 def test_killed_after_every_single_upload(world, pki):

@@ -25,8 +25,7 @@ MODELS = {
         "steps": ((), np.int64),
         "dense/bias": ((3,), np.float32),
     },
-    # At most 50 elements each, so that a tenth of them and zero are at most six values: k-means finds them all, whatever it
-    # begins with.
+    # A tenth of each and zero are at most six values: k-means finds them all, whatever it begins with.
     "few": {
         "dense/kernel": ((8, 3), np.float32),
         "dense/bias": ((3,), np.float32),
