@@ -26,14 +26,14 @@ struct Reading {
 }
 
 enum State {
-    Reading(Reading),
+    Reading(Box<Reading>),
     Refused(FlowerError),
     Over,
 }
 
 /// The lines of a run's log from `from` on.
 pub(crate) fn follow(flower: Flower, caller: Caller, run: RunId, from: LogCursor) -> Messages {
-    let first = State::Reading(Reading { flower, caller, run, from, latest_s: 0.0 });
+    let first = State::Reading(Box::new(Reading { flower, caller, run, from, latest_s: 0.0 }));
     Box::pin(stream::unfold(first, |state| async move {
         match state {
             State::Reading(reading) => reading.next().await,
@@ -44,7 +44,7 @@ pub(crate) fn follow(flower: Flower, caller: Caller, run: RunId, from: LogCursor
 }
 
 impl Reading {
-    async fn next(mut self) -> Option<(Result<Bytes, FlowerError>, State)> {
+    async fn next(mut self: Box<Reading>) -> Option<(Result<Bytes, FlowerError>, State)> {
         let relays = &self.flower.relays;
         let may_read = || self.flower.operator(&self.caller).map(drop);
         let read = tokio::select! {

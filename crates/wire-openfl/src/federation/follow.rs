@@ -5,16 +5,18 @@
 //! After a restart the files of the round done last are written again, with the same bytes.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sheaf_coordinator::Which;
-use sheaf_domain::{ErrorKind, JournalId, LineageName, RoundRecord, RunPhase, RunStatus, Span, VersionRef};
+use sheaf_domain::{
+    ErrorKind, JournalId, LineageName, RoundRecord, RunPhase, RunStatus, Span, Timestamp, VersionRef,
+};
 use sheaf_tensor::{ParamSet, Tensor};
 
 use super::{Ending, Federation, Inner};
 use crate::error::{CallError, Sort};
+use crate::metrics_log::{MetricsLog, MetricsLogError, RoundMetrics};
 use crate::state::{self, Model, ModelFile};
 use crate::tensors::Pipeline;
 
@@ -24,10 +26,10 @@ const HOLD: Span = Span::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(2);
 /// How much of a model is read at once, in bytes.
 const READ_LEN: u64 = 1 << 20;
-/// Where it is noted which rounds' metrics were told.
+/// Where it is noted how many rounds' metrics were told, and how long their file was then.
 const TOLD_FILE: &str = "rounds-told";
 /// Where upstream logs metrics, in the workspace.
-const METRICS_FILE: &str = "logs/aggregator_metrics.txt";
+const LOGS_DIR: &str = "logs";
 
 /// What was done already.
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ struct Done {
     rounds: u32,
     told: u32,
     best: Option<u32>,
+    /// Where metrics are written, once there are some.
+    log: Option<MetricsLog>,
 }
 
 fn failed(error: impl std::fmt::Display) -> CallError {
@@ -49,7 +53,12 @@ impl Federation {
     /// Files are replaced as a whole or not at all.
     pub async fn follow(self) {
         let of = self.inner();
-        let mut done = Done { told: of.rounds_told(), ..Done::default() };
+        let mut done = Done { told: of.noted().map_or(0, |(rounds, _)| rounds), ..Done::default() };
+        if of.noted().is_none()
+            && let Err(error) = of.note(0, MetricsLog::len_in(&of.workspace.join(LOGS_DIR)))
+        {
+            tracing::warn!(%error, "where metrics begin cannot be noted; after a restart a round may be told twice");
+        }
         let mut after = 0;
         let ending = loop {
             match self.step(&mut done).await {
@@ -197,28 +206,39 @@ impl Federation {
         for round in done.told + 1..=rounds {
             let records: Vec<&RoundRecord> =
                 status.history.iter().filter(|record| record.round == round).collect();
-            let mut metrics = serde_json::Map::new();
-            metrics.insert("round_number".to_owned(), of.told_round(round).into());
+            let told_round = of.told_round(round);
             let started = records.iter().map(|record| record.started_at).min();
             let closed = records.iter().map(|record| record.closed_at).max();
-            let elapsed =
+            let elapsed_s =
                 started.zip(closed).map_or(0.0, |(from, to)| to.since(from).as_duration().as_secs_f64());
-            metrics.insert("elapsed_seconds".to_owned(), elapsed.into());
             let named: BTreeMap<String, f64> = records
                 .iter()
                 .filter_map(|record| Some((self.task_of(record.stage.as_str())?, &record.metrics)))
                 .flat_map(|(task, values)| {
-                    values.iter().map(move |(name, value)| (format!("aggregator/{task}/{name}"), *value))
+                    values.iter().map(move |(name, value)| (format!("{task}/{name}"), *value))
                 })
                 .collect();
-            metrics.extend(named.into_iter().map(|(name, value)| (name, value.into())));
-            let line = serde_json::Value::Object(metrics).to_string();
-            tracing::info!("Round {}: Metrics: {line}", of.told_round(round));
+            let metrics: Vec<(String, f64)> = named.into_iter().collect();
+            let at_s =
+                closed.unwrap_or_default().since(Timestamp::from_millis(0)).as_duration().as_secs_f64();
+            let of_round = RoundMetrics {
+                round: u64::try_from(told_round).unwrap_or_default(),
+                elapsed_s,
+                at_s,
+                metrics: &metrics,
+            };
+            tracing::info!("Round {told_round}: Metrics: {}", of_round.line());
+            let mut noted_len = 0;
             if of.plan.aggregator.write_logs {
-                append(&of.workspace.join(METRICS_FILE), &line).map_err(failed)?;
+                let log = match &mut done.log {
+                    Some(log) => log,
+                    log => log.insert(of.metrics_log(at_s).map_err(failed)?),
+                };
+                log.write(of_round).map_err(failed)?;
+                noted_len = log.written_len().map_err(failed)?;
             }
             done.told = round;
-            of.note_told(round).map_err(failed)?;
+            of.note(round, noted_len).map_err(failed)?;
         }
         Ok(())
     }
@@ -229,16 +249,23 @@ impl Inner {
         self.notes.as_ref().map(|notes| notes.join(TOLD_FILE))
     }
 
-    fn rounds_told(&self) -> u32 {
-        let text = self.told_file().and_then(|path| std::fs::read_to_string(path).ok());
-        text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    /// How many rounds' metrics were told, and how long their file was then.
+    fn noted(&self) -> Option<(u32, u64)> {
+        let text = std::fs::read_to_string(self.told_file()?).ok()?;
+        let (rounds, len) = text.trim().split_once(' ')?;
+        Some((rounds.parse().ok()?, len.parse().ok()?))
     }
 
-    fn note_told(&self, round: u32) -> std::io::Result<()> {
+    fn note(&self, rounds: u32, len: u64) -> std::io::Result<()> {
         let Some(path) = self.told_file() else { return Ok(()) };
         let beside = path.with_extension("partial");
-        std::fs::write(&beside, round.to_string())?;
+        std::fs::write(&beside, format!("{rounds} {len}"))?;
         std::fs::rename(beside, path)
+    }
+
+    /// Opens where metrics are written. What it finds there counts as far as it was noted.
+    fn metrics_log(&self, now_s: f64) -> Result<MetricsLog, MetricsLogError> {
+        MetricsLog::open(&self.workspace.join(LOGS_DIR), self.noted().map(|(_, len)| len), Some(now_s))
     }
 }
 
@@ -246,12 +273,4 @@ impl Inner {
 fn final_path(last: &Path) -> PathBuf {
     let stem = last.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     last.with_file_name(format!("{stem}.final.safetensors"))
-}
-
-fn append(path: &Path, line: &str) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    file.write_all(format!("{line}\n").as_bytes())
 }

@@ -12,7 +12,7 @@ fn read(dir: &Path) -> String {
 fn each_round_is_a_line() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("logs");
-    let mut log = MetricsLog::open(&dir, false, None).unwrap();
+    let mut log = MetricsLog::open(&dir, None, None).unwrap();
     let metrics = [("train/loss".to_owned(), 0.25), ("validate/acc".to_owned(), f64::NAN)];
     log.write(round(0, &metrics)).unwrap();
     log.write(round(1, &metrics[..1])).unwrap();
@@ -26,23 +26,30 @@ fn each_round_is_a_line() {
 }
 
 #[test]
-fn a_federation_that_goes_on_writes_no_round_twice_and_mends_a_line_that_was_cut() {
+fn a_federation_that_goes_on_writes_no_round_twice() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let metrics = [("train/loss".to_owned(), 0.25)];
-    let mut log = MetricsLog::open(dir, true, None).unwrap();
-    (0..2).for_each(|idx| log.write(round(idx, &metrics)).unwrap());
+    let mut earlier = MetricsLog::open(dir, None, None).unwrap();
+    earlier.write(round(0, &metrics)).unwrap();
+    let mut log = MetricsLog::open(dir, None, None).unwrap();
+    log.write(round(0, &metrics)).unwrap();
+    let noted = log.written_len().unwrap();
+    log.write(round(1, &metrics)).unwrap();
     let whole = read(dir);
-    for cut in whole.find('\n').unwrap() + 1..whole.len() {
+    assert_eq!(whole.lines().count(), 3);
+    // It ended while it wrote its second round, or before it had noted that.
+    for cut in usize::try_from(noted).unwrap()..=whole.len() {
         fs::write(dir.join(LINES), &whole[..cut]).unwrap();
-        let mut log = MetricsLog::open(dir, true, None).unwrap();
-        (0..2).for_each(|idx| log.write(round(idx, &metrics)).unwrap());
+        let mut log = MetricsLog::open(dir, Some(noted), None).unwrap();
+        log.write(round(1, &metrics)).unwrap();
         assert_eq!(read(dir), whole, "cut at {cut}");
     }
-    // Another federation in the same directory begins at its first round.
-    let mut other = MetricsLog::open(dir, false, None).unwrap();
-    other.write(round(0, &metrics)).unwrap();
-    assert_eq!(read(dir).lines().count(), 3);
+    // A file that somebody made shorter is gone on with as it is.
+    fs::write(dir.join(LINES), "").unwrap();
+    let mut log = MetricsLog::open(dir, Some(noted), None).unwrap();
+    log.write(round(1, &metrics)).unwrap();
+    assert_eq!(read(dir).lines().count(), 1);
 }
 
 #[test]
@@ -50,7 +57,7 @@ fn event_files_hold_every_finite_value() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let metrics = [("train/loss".to_owned(), 0.25), ("train/worse".to_owned(), f64::INFINITY)];
-    let mut log = MetricsLog::open(dir, false, Some(999.0)).unwrap();
+    let mut log = MetricsLog::open(dir, None, Some(999.0)).unwrap();
     log.write(round(3, &metrics)).unwrap();
     let file = fs::read_dir(dir.join(EVENTS_DIR)).unwrap().next().unwrap().unwrap().path();
     let mut bytes = fs::read(file).unwrap();
