@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use hyper::body::Incoming;
+use http_body_util::StreamBody;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use sheaf_domain::Span;
@@ -33,7 +34,6 @@ use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
 pub(crate) use self::greeting::Greeter;
-use self::patience::Patient;
 use self::window::Window;
 pub(crate) use self::window::Windows;
 use crate::descriptors::Bound;
@@ -361,10 +361,10 @@ fn front_end(path: &str) -> &'static str {
 /// A request whose body may not stand still; but the oldest clients of Flower's say nothing on their stream until they are asked, and
 /// that front-end has bounds of its own.
 fn with_patience(request: hyper::Request<Incoming>) -> Request {
-    match request.uri().path() == JOIN_PATH {
-        true => request.map(axum::body::Body::new),
-        false => request.map(|body| axum::body::Body::new(Patient::new(body))),
+    if request.uri().path() == JOIN_PATH || request.body().is_end_stream() {
+        return request.map(axum::body::Body::new);
     }
+    request.map(|body| axum::body::Body::new(StreamBody::new(patience::parts(body))))
 }
 
 /// Puts who the peer is into a request; a certificate that ended since the handshake counts for nothing.

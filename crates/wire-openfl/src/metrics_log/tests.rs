@@ -1,3 +1,5 @@
+//! What a federation's metrics come to in its files, also when it was ended in the middle.
+
 use super::*;
 
 fn round<'a>(round: u64, metrics: &'a [(String, f64)]) -> RoundMetrics<'a> {

@@ -257,12 +257,12 @@ impl Builder {
                 let value =
                     if is_plain { scalar::resolve(&text) } else { Ok(Value::Text(text.into_owned())) };
                 let value = value.map_err(|reason| refused(line, reason))?;
-                self.place(Node { line, identity: 0, value }, anchor)
+                self.place(line, Node { line, identity: 0, value }, anchor)
             }
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
                 // Not there: the anchor is that of a container around it.
-                self.place(node.ok_or_else(|| refused(line, "the value contains itself"))?, 0)
+                self.place(line, node.ok_or_else(|| refused(line, "the value contains itself"))?, 0)
             }
             Event::SequenceStart(anchor, None) => self.begin(line, anchor, None),
             Event::MappingStart(anchor, None) => self.begin(line, anchor, Some(MapParts::default())),
@@ -296,25 +296,25 @@ impl Builder {
         let node = Node { line, identity, value };
         let parts = node.size().minus(Size { nodes: 1, text_len: 0 });
         self.placed = self.placed.minus(parts);
-        self.place(node, anchor)
+        self.place(line, node, anchor)
     }
 
     fn merge_key(&mut self, line: usize) -> Result<(), YamlError> {
-        self.place(Node { line, identity: 0, value: Value::Text("<<".to_owned()) }, 0)?;
+        self.place(line, Node { line, identity: 0, value: Value::Text("<<".to_owned()) }, 0)?;
         if let Some(map) = self.open.last_mut().and_then(|open| open.map.as_mut()) {
             map.is_merge = true;
         }
         Ok(())
     }
 
-    /// Puts a complete value where it belongs.
-    fn place(&mut self, node: Node, anchor: usize) -> Result<(), YamlError> {
+    /// Puts a complete value where it belongs; it may have been read on another line before.
+    fn place(&mut self, line: usize, node: Node, anchor: usize) -> Result<(), YamlError> {
         let size = node.size();
         self.placed = self.placed.plus(size);
-        self.placed.check(node.line)?;
+        self.placed.check(line)?;
         if anchor != 0 {
             self.kept = self.kept.plus(size);
-            self.kept.check(node.line)?;
+            self.kept.check(line)?;
             self.anchors.insert(anchor, node.clone());
         }
         let Some(open) = self.open.last_mut() else {
@@ -327,9 +327,9 @@ impl Builder {
         };
         match map.key.take() {
             None if map.own.0.len() >= KEYS_MAX => {
-                Err(refused(node.line, format!("a mapping has more than {KEYS_MAX} keys")))
+                Err(refused(line, format!("a mapping has more than {KEYS_MAX} keys")))
             }
-            None if node.identity != 0 => Err(refused(node.line, "a key is no scalar")),
+            None if node.identity != 0 => Err(refused(line, "a key is no scalar")),
             None => {
                 map.key = Some(node);
                 Ok(())
@@ -339,9 +339,9 @@ impl Builder {
                     for (key, value) in other.0 {
                         map.merged.set(key, value);
                     }
-                    check_keys(&map.merged, node.line)
+                    check_keys(&map.merged, line)
                 }
-                _ => Err(refused(node.line, "what is merged is no mapping")),
+                _ => Err(refused(line, "what is merged is no mapping")),
             },
             Some(key) => {
                 map.own.set(key, node);
