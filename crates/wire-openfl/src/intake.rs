@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use bytes::{Buf, Bytes};
 use sheaf_coordinator::{Delivery, UpdateError, UpdateWriter, WorkOrder};
 use sheaf_domain::{
-    ByteSpan, ErrorKind, Manifest, ManifestTensor, Metrics, SlotName, Span, Submission, SubmitOutcome,
-    SubmittedSlot, VersionRef,
+    ByteSpan, ErrorKind, Manifest, ManifestTensor, Metrics, SlotName, Span, StageName, Submission,
+    SubmitOutcome, SubmittedSlot, VersionRef,
 };
 use sheaf_tensor::{Dtype, TensorSpec};
 
@@ -145,6 +145,25 @@ impl Federation {
         error
     }
 
+    /// The work of a collaborator on a stage of a round, as upstream counts them.
+    async fn work_on(
+        &self,
+        caller: Caller<'_>,
+        stage: &StageName,
+        round: i32,
+    ) -> Result<Option<Box<WorkOrder>>, CallError> {
+        let of = self.inner();
+        let found = of.handle.next(caller.who, &[], Span::from_millis(0)).await?;
+        Ok(found.into_iter().find_map(|delivery| match delivery {
+            Delivery::Work(order)
+                if order.assignment.stage == *stage && of.told_round(order.assignment.round) == round =>
+            {
+                Some(order)
+            }
+            _ => None,
+        }))
+    }
+
     /// The work that results answer; none where nobody waits for them.
     async fn wanted(
         &self,
@@ -163,16 +182,12 @@ impl Federation {
             return Ok(None);
         }
         let stage = stage_of(&sent.task_name).map_err(results)?;
-        let found = of.handle.next(caller.who, &[], Span::from_millis(0)).await?;
-        let order = found.into_iter().find_map(|delivery| match delivery {
-            Delivery::Work(order)
-                if order.assignment.stage == stage
-                    && of.told_round(order.assignment.round) == sent.round_number =>
-            {
-                Some(order)
-            }
-            _ => None,
-        });
+        let mut order = self.work_on(caller, &stage, sent.round_number).await?;
+        if order.is_none() {
+            // It may be the first that is heard of anybody: what that sets going is there when the writer has looked up again.
+            of.handle.progress(&of.operator, of.run).await?;
+            order = self.work_on(caller, &stage, sent.round_number).await?;
+        }
         let Some(order) = order else {
             tracing::info!(
                 sender = caller.name,
