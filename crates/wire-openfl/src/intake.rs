@@ -5,6 +5,7 @@
 //! Invariant: at most one piece of a tensor is held beside what the decoder holds.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use sheaf_coordinator::{Delivery, UpdateError, UpdateWriter, WorkOrder};
@@ -23,6 +24,10 @@ use crate::tensors::{Decoder, Head, Limits};
 
 /// The longest metadata of one transformer, in bytes: a shift takes about twelve for each element.
 const METADATA_LEN_MAX: u64 = 64 << 20;
+/// How long results of the next round wait for it to begin.
+const NEXT_ROUND_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked for meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The most bytes of a decoded stretch that are passed on at once.
 const STRETCH_LEN: usize = 1 << 20;
 
@@ -183,10 +188,21 @@ impl Federation {
         }
         let stage = stage_of(&sent.task_name).map_err(results)?;
         let mut order = self.work_on(caller, &stage, sent.round_number).await?;
-        if order.is_none() {
+        let started = tokio::time::Instant::now();
+        while order.is_none() {
             // It may be the first that is heard of anybody: what that sets going is there when the writer has looked up again.
-            of.handle.progress(&of.operator, of.run).await?;
+            let progress = of.handle.progress(&of.operator, of.run).await?;
             order = self.work_on(caller, &stage, sent.round_number).await?;
+            // Or of a round that begins when the one before is folded.
+            let is_next = of.told_round(progress.round.saturating_add(1)) == sent.round_number;
+            if order.is_some()
+                || progress.phase.is_over()
+                || !is_next
+                || started.elapsed() > NEXT_ROUND_WAIT_MAX
+            {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         let Some(order) = order else {
             tracing::info!(

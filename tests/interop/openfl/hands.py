@@ -15,6 +15,7 @@ import harness
 
 RAW = NoCompressionPipeline()
 CALL_S = 90
+HELD_S = 3
 
 
 def named(name, array, tags, *, round_number=0, report=False):
@@ -60,7 +61,7 @@ class Hand:
 
     def __init__(self, federation, name, *, certificate=None, sender=None, receiver=None, federation_uuid=None, common_name=""):
         self.aggregator, self.federation = harness.identity(federation.server.home)
-        self.name = name
+        self.name, self.begun = name, None
         self.header = aggregator_pb2.MessageHeader(
             sender=sender or name,
             receiver=receiver or self.aggregator,
@@ -70,6 +71,22 @@ class Hand:
         self.tls = federation.config["network"]["settings"]["use_tls"]
         self.address = federation.server.address
         self.credentials = Credentials(federation.pki, name if certificate is None else certificate) if self.tls else None
+
+    def waits(self):
+        """Whether there is nothing for it to do: the aggregator says so, or keeps it waiting for more."""
+        try:
+            answer = self.tasks(timeout_s=HELD_S)
+        except requests.exceptions.ReadTimeout:
+            return True
+        except grpc.RpcError as error:
+            return error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        return not answer.tasks and not answer.quit and answer.sleep_time >= 1
+
+    def begins(self, round_number):
+        """Asks for the tasks of a round before it sends anything of it, as every collaborator does."""
+        if self.begun != round_number:
+            self.tasks()
+            self.begun = round_number
 
     def results(self, task, tensors, *, round_number, data_size):
         return aggregator_pb2.TaskResults(
@@ -90,8 +107,8 @@ class Grpc(Hand):
     def ping(self):
         return self.stub.Ping(aggregator_pb2.PingRequest(header=self.header), timeout=CALL_S)
 
-    def tasks(self):
-        return self.stub.GetTasks(aggregator_pb2.GetTasksRequest(header=self.header), timeout=CALL_S)
+    def tasks(self, timeout_s=CALL_S):
+        return self.stub.GetTasks(aggregator_pb2.GetTasksRequest(header=self.header), timeout=timeout_s)
 
     def tensor(self, name, *tags, round_number=0, report=False, lossless=True):
         request = aggregator_pb2.GetAggregatedTensorRequest(
@@ -122,7 +139,7 @@ class Rest(Hand):
         self.base = f"{'https' if self.tls else 'http'}://{self.address}/experimental/v1"
         self.params = {"collaborator_id": self.header.sender, "federation_uuid": self.header.federation_uuid}
 
-    def call(self, method, path, *, headers=(), **options):
+    def call(self, method, path, *, headers=(), timeout_s=CALL_S, **options):
         claims = {
             "Sender": self.header.sender,
             "Receiver": self.header.receiver,
@@ -133,13 +150,13 @@ class Rest(Hand):
             options |= {"verify": self.credentials.chain, "cert": self.credentials.pair}
         with requests.Session() as session:
             session.trust_env = False
-            return session.request(method, self.base + path, headers=claims | dict(headers), timeout=CALL_S, **options)
+            return session.request(method, self.base + path, headers=claims | dict(headers), timeout=timeout_s, **options)
 
     def ping(self):
         return self.call("GET", "/ping", params=self.params)
 
-    def tasks(self):
-        answer = self.call("GET", "/tasks", params=self.params)
+    def tasks(self, timeout_s=CALL_S):
+        answer = self.call("GET", "/tasks", params=self.params, timeout_s=timeout_s)
         answer.raise_for_status()
         return json_format.ParseDict(answer.json(), aggregator_pb2.GetTasksResponse())
 

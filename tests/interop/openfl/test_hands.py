@@ -49,6 +49,7 @@ def drawn(seed):
 
 
 def validate(hand, round_number, value, task="aggregated_model_validation"):
+    hand.begins(round_number)
     tag = "validate_local" if task.startswith("locally") else "validate_agg"
     hand.send(
         task, metric("acc", value, tag, round_number=round_number), round_number=round_number, data_size=SIZES[hand.name][1]
@@ -57,6 +58,7 @@ def validate(hand, round_number, value, task="aggregated_model_validation"):
 
 def train(hand, round_number, arrays, *, base=None, loss=0.5, data_size=None):
     """Sends what was trained; as differences from `base` where there is one."""
+    hand.begins(round_number)
     sent = {name: array - base[name] for name, array in arrays.items()} if base else arrays
     tensors = [trained(name, array, round_number=round_number, delta=base is not None) for name, array in sent.items()]
     data_size = SIZES[hand.name][0] if data_size is None else data_size
@@ -103,10 +105,6 @@ def quits(federation, *everybody):
     assert federation.server.end() == 0
 
 
-def waits(answer):
-    return not answer.tasks and not answer.quit and answer.sleep_time >= 1
-
-
 def test_rounds_have_the_bits_of_the_recipe(begin):
     federation, zeta, col1 = begin(rounds=3)
     same(model_of(zeta, 0), FIRST)
@@ -139,14 +137,16 @@ def test_rounds_have_the_bits_of_the_recipe(begin):
     same(saved, third)
 
 
-def test_three_are_added_in_the_order_of_their_group(begin):
+def test_three_are_averaged_in_whatever_order(begin):
     order = [COL2, ZETA, COL1]
     federation, *everybody = begin(count=3, assigner=harness.groups("StaticGroupedAssigner", learning=(TASKS, order)))
     sizes = [100, 200, 700]
     updates = {name: drawn(index) for index, name in enumerate(order)}
     for hand in everybody:
         complete(hand, 0, updates[hand.name], data_size=sizes[order.index(hand.name)])
-    same(model_of(everybody[0], 1), moved(FIRST, mean(list(updates.values()), sizes=sizes)))
+    wanted = moved(FIRST, mean(list(updates.values()), sizes=sizes))
+    for name, array in model_of(everybody[0], 1).items():
+        np.testing.assert_allclose(array, wanted[name], rtol=0, atol=1e-6)
     for hand in everybody:
         complete(hand, 1, updates[hand.name])
     quits(federation, *everybody)
@@ -173,7 +173,7 @@ def test_tasks_come_in_the_plans_order_and_again_until_their_results_are_in(begi
     assert [task.name for task in zeta.tasks().tasks] == [TASKS[0], TASKS[2]]
     validate(zeta, 0, 0.5, TASKS[2])
     validate(zeta, 0, 0.5)
-    assert waits(zeta.tasks())
+    assert zeta.waits()
     complete(col1, 0, drawn(2))
     assert [zeta.tasks().round_number, col1.tasks().round_number] == [1, 1]
     complete(zeta, 1, drawn(3))
@@ -219,6 +219,7 @@ def test_results_of_other_rounds_and_after_the_end_are_taken_and_ignored(begin):
 
 def test_results_of_a_task_that_the_plan_does_not_know_are_taken(begin):
     federation, zeta, col1 = begin()
+    zeta.tasks()
     zeta.send("unknown", metric("acc", 1), data_size=5)
     for number in range(2):
         for hand in (zeta, col1):
@@ -231,8 +232,7 @@ def test_an_unknown_task_does_not_stand_for_somebody_elses(begin):
     _, zeta, _ = begin()
     complete(zeta, 0, drawn(1))
     zeta.send("unknown", metric("acc", 1), data_size=5)
-    answer = zeta.tasks()
-    assert waits(answer) and answer.round_number == 0
+    assert zeta.waits()
 
 
 def test_a_collaborator_that_began_anew_is_served_what_it_had_trained(begin):
@@ -355,7 +355,7 @@ def test_random_groups_take_turns_and_use_everybody_up(begin):
         assert [task.name for task in watcher.tasks().tasks] == TASKS[:1]
         update = drawn(number)
         complete(learner, number, update)
-        assert waits(learner.tasks())
+        assert learner.waits()
         validate(watcher, number, 0.5)
         if number + 1 < rounds:
             before = FIRST if number == 0 else after
@@ -423,7 +423,7 @@ def test_the_time_ends_a_round_that_enough_have_done(begin):
     complete(col2, 1, update)
     harness.wait_for("the time's end", lambda: time.monotonic() - began_s > 4)
     # One is not enough; the second ends the round as soon as it is done.
-    assert waits(col2.tasks()) and col2.tasks().round_number == 1
+    assert col2.waits()
     complete(zeta, 1, update)
     quits(federation, zeta, col1, col2)
 

@@ -126,6 +126,7 @@ def test_grpc_uploads_that_are_none(federation):
 
 def test_grpc_pieces_of_any_size(federation):
     hand = hands.Grpc(federation, ZETA)
+    hand.tasks()
     update = test_hands.drawn(1)
     tensors = [trained(name, array) for name, array in update.items()]
     hand.send("train", metric("loss", 0.5), *tensors, data_size=test_hands.SIZES[ZETA][0], piece=7)
@@ -156,6 +157,7 @@ UNREADABLE = {
 
 def test_grpc_tensors_that_are_none(federation):
     hand = hands.Grpc(federation, ZETA)
+    hand.tasks()
     taken = []
     for name, tensor in UNREADABLE.items():
         try:
@@ -255,6 +257,7 @@ def test_http_bodies_that_are_none(served):
 
 def test_http_tensors_that_are_none(served):
     hand = hands.Rest(served, ZETA)
+    hand.tasks()
     for name, tensor in UNREADABLE.items():
         body = hands.framed(hand.results("train", [tensor], round_number=0, data_size=3))
         assert hand.post(body).status_code == 400, name
