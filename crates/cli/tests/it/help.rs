@@ -3,11 +3,13 @@
 use crate::world::World;
 
 /// Every command with a page of its own.
-const COMMANDS: [&str; 35] = [
+const COMMANDS: [&str; 37] = [
     "",
     "serve",
     "superlink",
     "start-server",
+    "openfl",
+    "openfl start",
     "join",
     "run",
     "ls",
