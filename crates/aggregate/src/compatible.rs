@@ -102,7 +102,7 @@ mod tests {
         let rows: [&[f32]; 3] =
             [&[0.1, -0.0, 1e-3, 16_777_216.0], &[0.7, -0.0, 3.3, 1.0], &[0.2, -0.0, -7.7, 3.0]];
         let found = mean(&rows, &[3.0, 4.0, 6.0]);
-        let expected = [0.330_769_24_f32, 0.0, -2.538_231, 3_871_667.0];
+        let expected = [0.330_769_24_f32, 0.0, -2.538_230_7, 3_871_667.0];
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&found), bits(&expected), "{found:?}");
     }
