@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
 
@@ -23,7 +23,7 @@ pub(super) enum Broken<E> {
     Body(E),
 }
 
-/// The parts of a body, waited for with patience, but not for ever.
+/// The parts of a body, waited for with patience, but not for ever. Whoever asks on after the end is told again that it is one.
 pub(super) fn parts<B>(body: B) -> impl Stream<Item = Result<Frame<Bytes>, Broken<B::Error>>>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -37,11 +37,11 @@ where
             Err(_) => Some((Err(Broken::Late), None)),
         }
     })
+    .fuse()
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt as _;
     use http_body_util::StreamBody;
     use tokio::sync::mpsc;
 
@@ -88,6 +88,8 @@ mod tests {
         tokio::time::sleep(2 * PART_WAIT_MAX).await;
         assert!(body.next().await.unwrap().is_ok());
         drop(to);
-        assert!(body.next().await.is_none());
+        for _ in 0..3 {
+            assert!(body.next().await.is_none());
+        }
     }
 }
