@@ -62,37 +62,43 @@ impl World {
         differences: &[(&[f32], f64)],
     ) -> Vec<NewVersion> {
         let (handed_out, newest) = (self.model(&[100.0, 200.0]).await, self.model(&[101.0, 202.0]).await);
-        let slot = SlotName::new("model").unwrap();
-        let (run, stage) = (RunId::new(1).unwrap(), StageName::new("train").unwrap());
-        let mut inputs = Vec::new();
-        for (idx, (values, num_examples)) in differences.iter().enumerate() {
-            let site = SiteName::new(format!("site-{idx}")).unwrap();
-            let manifest = self.model(values).await.0.as_ref().clone();
-            inputs.push(FoldInput {
-                task: TaskId::derive(run, 4, &stage, &site, 1),
-                site,
-                num_examples: *num_examples,
-                slots: vec![SubmittedSlot { slot: slot.clone(), manifest }],
-            });
+        let mut handed_in = Vec::new();
+        for (values, num_examples) in differences {
+            handed_in.push((self.model(values).await.0.as_ref().clone(), *num_examples));
         }
-        let target = LineageName::global();
-        let order = FoldOrder {
-            run,
-            key: StageKey { round: 9, stage },
-            inputs,
-            folds: vec![StageFold {
-                slot: slot.clone(),
-                rule,
-                weight: Weight::NumExamples,
-                step,
-                target: target.clone(),
-            }],
-            current: BTreeMap::from([(target, (4, newest.0, newest.1))]),
-            bases: BTreeMap::from([(slot, (3, handed_out.0, handed_out.1))]),
-            loose: BTreeSet::new(),
-        };
+        let mut order = order(handed_in, (rule, step), newest);
+        order.bases = BTreeMap::from([(slot(), (3, handed_out.0, handed_out.1))]);
         let hold = |_: &LineageName, _| Ok(Hold::new("made").unwrap());
         Folder::new(&self.blob, &self.compute, 1 << 16).fold(&order, hold).await.unwrap()
+    }
+}
+
+fn slot() -> SlotName {
+    SlotName::new("model").unwrap()
+}
+
+/// An order to fold what was handed in, each with its examples, into the version after the fourth.
+fn order(
+    handed_in: Vec<(Manifest, f64)>,
+    (rule, step): (FoldRule, ServerStep),
+    current: (Arc<Manifest>, Digest),
+) -> FoldOrder {
+    let (run, stage) = (RunId::new(1).unwrap(), StageName::new("train").unwrap());
+    let inputs = handed_in.into_iter().enumerate().map(|(idx, (manifest, num_examples))| {
+        let site = SiteName::new(format!("site-{idx}")).unwrap();
+        let task = TaskId::derive(run, 4, &stage, &site, 1);
+        FoldInput { task, site, num_examples, slots: vec![SubmittedSlot { slot: slot(), manifest }] }
+    });
+    let (inputs, target) = (inputs.collect(), LineageName::global());
+    let fold = StageFold { slot: slot(), rule, weight: Weight::NumExamples, step, target: target.clone() };
+    FoldOrder {
+        run,
+        key: StageKey { round: 9, stage },
+        inputs,
+        folds: vec![fold],
+        current: BTreeMap::from([(target, (4, current.0, current.1))]),
+        bases: BTreeMap::new(),
+        loose: BTreeSet::new(),
     }
 }
 
@@ -134,35 +140,13 @@ async fn told(
 ) -> Vec<(String, Vec<(String, Vec<f32>)>)> {
     let world = World::new();
     let current = world.named("w", &[1.0, 16_777_216.0]).await;
-    let slot = SlotName::new("model").unwrap();
-    let (run, stage) = (RunId::new(1).unwrap(), StageName::new("train").unwrap());
-    let mut inputs = Vec::new();
-    for (idx, (name, values, num_examples)) in rows.iter().enumerate() {
-        let site = SiteName::new(format!("site-{idx}")).unwrap();
-        let manifest = world.named(name, values).await;
-        inputs.push(FoldInput {
-            task: TaskId::derive(run, 4, &stage, &site, 1),
-            site,
-            num_examples: *num_examples,
-            slots: vec![SubmittedSlot { slot: slot.clone(), manifest }],
-        });
+    let mut handed_in = Vec::new();
+    for (name, values, num_examples) in rows {
+        handed_in.push((world.named(name, values).await, *num_examples));
     }
-    let target = LineageName::global();
-    let order = FoldOrder {
-        run,
-        key: StageKey { round: 9, stage },
-        inputs,
-        folds: vec![StageFold {
-            slot: slot.clone(),
-            rule: FoldRule::CompatibleMean,
-            weight: Weight::NumExamples,
-            step: ServerStep::Told { as_difference, codec: codec.map(str::to_owned) },
-            target: target.clone(),
-        }],
-        current: BTreeMap::from([(target, (4, Arc::new(current), Digest::of(b"4")))]),
-        bases: BTreeMap::new(),
-        loose: if loose { BTreeSet::from([slot]) } else { BTreeSet::new() },
-    };
+    let step = ServerStep::Told { as_difference, codec: codec.map(str::to_owned) };
+    let mut order = order(handed_in, (FoldRule::CompatibleMean, step), (Arc::new(current), Digest::of(b"4")));
+    order.loose.extend(loose.then(slot));
     let hold = |_: &LineageName, _| Ok(Hold::new("made").unwrap());
     let folder = Folder::new(&world.blob, &world.compute, 1 << 16).with_coder(Some(Arc::new(Halves)));
     let mut told = Vec::new();
