@@ -47,6 +47,21 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
+def environment(bin_dir, home, **more):
+    """All that a process gets: no proxy but one it is told of, no credentials, one thread for each library that would take more."""
+    return {
+        "PATH": f"{bin_dir}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "200",
+        "LANG": "C.UTF-8",
+        **more,
+    }
+
+
 class Program:
     """A process with its log. `name` is unique in its world and names the log."""
 

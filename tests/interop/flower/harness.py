@@ -46,21 +46,18 @@ def has_ipv6():
 
 
 def environment(directory, **more):
-    """All that a process gets: no proxy, no credentials, nothing that would be reported to anybody."""
-    return {
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "HOME": str(directory),
-        "FLWR_HOME": str(directory / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "COLUMNS": "200",
-        "LANG": "C.UTF-8",
-        **more,
-    }
+    """All that a process gets: nothing that would be reported to anybody."""
+    return processes.environment(
+        BIN,
+        directory,
+        **{
+            "FLWR_HOME": str(directory / "flwr"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            **more,
+        },
+    )
 
 
 class Program(processes.Program):

@@ -43,18 +43,8 @@ SECURITY = {
 
 
 def environment(directory, **more):
-    """All that a process gets: no proxy but one it is told of, and one thread for each library that would take more."""
-    return {
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "HOME": str(directory),
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "COLUMNS": "200",
-        "LANG": "C.UTF-8",
-        **more,
-    }
+    """All that a process gets."""
+    return processes.environment(BIN, directory, **more)
 
 
 class Program(processes.Program):

@@ -192,7 +192,7 @@ def test_the_first_results_of_a_task_count_and_no_others(begin):
     complete(col1, 0, drawn(7))
     assert zeta.tasks().round_number == 1
     same(model_of(zeta, 1), moved(FIRST, mean(updates)))
-    assert federation.metrics()[0]["aggregator/train/loss"] == 0.5
+    assert harness.wait_for("the metrics", federation.metrics)[0]["aggregator/train/loss"] == 0.5
     for hand in (zeta, col1):
         complete(hand, 1, updates[0])
     quits(federation, zeta, col1)
@@ -400,7 +400,7 @@ def test_a_share_is_enough_and_who_comes_late_is_thanked(begin):
     complete(col1, 0, update)
     assert zeta.tasks().round_number == 1
     # What it had sent already does not count: it was not done.
-    assert federation.metrics()[0]["aggregator/aggregated_model_validation/acc"] == 0.5
+    assert harness.wait_for("the metrics", federation.metrics)[0]["aggregator/aggregated_model_validation/acc"] == 0.5
     train(col2, 0, drawn(9))
     answer = col2.tasks()
     assert [task.name for task in answer.tasks] == TASKS and answer.round_number == 1
