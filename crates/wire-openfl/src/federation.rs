@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sheaf_coordinator::Handle;
-use sheaf_domain::{Identity, LineageName, RunId, VersionRef};
+use sheaf_domain::{Identity, JournalId, LineageName, RunId, VersionRef};
 use sheaf_runtime::Compute;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use self::begin::BeginError;
 pub(crate) use self::index::{Index, Indices};
@@ -63,6 +63,8 @@ pub(crate) struct Inner {
     indices: Indices,
     pub(crate) encoded: EncodedCache,
     pub(crate) compute: Compute,
+    /// For those that hold a whole tensor in memory while they turn it.
+    pub(crate) whole_tensors: Semaphore,
     /// Set once the run is over and its files are written.
     ending: watch::Sender<Option<Ending>>,
     /// Who was told that it is over.
@@ -71,6 +73,8 @@ pub(crate) struct Inner {
     told: Mutex<BTreeSet<String>>,
 }
 
+/// How many hold a whole tensor in memory at once.
+const WHOLE_TENSORS_MAX: usize = 2;
 /// The most different refusals that are remembered.
 const TOLD_MAX: usize = 1_000;
 
@@ -167,6 +171,11 @@ impl Inner {
             told.clear();
         }
         told.insert(text.to_owned())
+    }
+
+    /// A receiver that sees every change of the run.
+    pub(crate) fn news(&self) -> Result<watch::Receiver<u64>, CallError> {
+        Ok(self.handle.watch_journal(&self.operator, JournalId::Run(self.run))?)
     }
 
     pub(crate) fn ending(&self) -> watch::Receiver<Option<Ending>> {

@@ -216,7 +216,12 @@ mod tests {
     #[tokio::test]
     async fn results_are_the_same_however_the_body_is_cut() {
         for framing in [Framing::Grpc, Framing::Http] {
-            let body = framed(framing, &[b"results ", b"", b"in pieces"]);
+            // Over HTTP a piece of no bytes is the end.
+            let pieces: &[&[u8]] = match framing {
+                Framing::Grpc => &[b"results ", b"", b"in pieces"],
+                Framing::Http => &[b"results ", b"in pieces"],
+            };
+            let body = framed(framing, pieces);
             for cut in 1..body.len() {
                 assert_eq!(
                     read(framing, &body, cut).await.unwrap(),
@@ -242,6 +247,8 @@ mod tests {
         let mut after = framed(Framing::Http, &[b"x"]);
         after.push(0);
         assert!(read(Framing::Http, &after, 100).await.is_err());
+        let ends_early = framed(Framing::Http, &[b"x", b"", b"y"]);
+        assert!(read(Framing::Http, &ends_early, 100).await.is_err());
         assert!(read(Framing::Http, &[], 1).await.is_err());
         assert!(read(Framing::Grpc, &[], 1).await.unwrap().is_empty());
     }

@@ -26,8 +26,6 @@ use crate::tensors::{Decoder, Head, Limits};
 const METADATA_LEN_MAX: u64 = 64 << 20;
 /// How long results of the next round wait for it to begin.
 const NEXT_ROUND_WAIT_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked for meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The most bytes of a decoded stretch that are passed on at once.
 const STRETCH_LEN: usize = 1 << 20;
 
@@ -187,22 +185,22 @@ impl Federation {
             return Ok(None);
         }
         let stage = stage_of(&sent.task_name).map_err(results)?;
+        let mut news = of.news()?;
         let mut order = self.work_on(caller, &stage, sent.round_number).await?;
-        let started = tokio::time::Instant::now();
+        let deadline = tokio::time::Instant::now() + NEXT_ROUND_WAIT_MAX;
         while order.is_none() {
+            news.mark_unchanged();
             // It may be the first that is heard of anybody: what that sets going is there when the writer has looked up again.
             let progress = of.handle.progress(&of.operator, of.run).await?;
             order = self.work_on(caller, &stage, sent.round_number).await?;
             // Or of a round that begins when the one before is folded.
             let is_next = of.told_round(progress.round.saturating_add(1)) == sent.round_number;
-            if order.is_some()
-                || progress.phase.is_over()
-                || !is_next
-                || started.elapsed() > NEXT_ROUND_WAIT_MAX
-            {
+            if order.is_some() || progress.phase.is_over() || !is_next {
                 break;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            if !matches!(tokio::time::timeout_at(deadline, news.changed()).await, Ok(Ok(()))) {
+                break;
+            }
         }
         let Some(order) = order else {
             tracing::info!(
@@ -240,8 +238,10 @@ impl Update<'_> {
             Part::Tensor(head) => self.begin(head).await,
             Part::Bytes(bytes) => {
                 let mut bytes = bytes;
+                let decoder = self.tensor.as_ref().and_then(|open| open.decoder.as_ref());
+                let stretch_len = decoder.map_or(STRETCH_LEN, Decoder::stretch_len);
                 while !bytes.is_empty() {
-                    let stretch = bytes.split_to(bytes.len().min(STRETCH_LEN));
+                    let stretch = bytes.split_to(bytes.len().min(stretch_len));
                     self.bytes(&stretch).await?;
                 }
                 Ok(())
@@ -338,8 +338,10 @@ impl Update<'_> {
         let Some(Open { head, decoder: Some(decoder), what, mut out }) = self.tensor.take() else {
             return Ok(());
         };
-        // What a rotation left to do takes long for large tensors.
-        let finishing = self.federation.inner().compute.run(move || decoder.finish(&mut out).map(|_| out));
+        // What a rotation left to do takes long for large tensors, and comes to the whole of one.
+        let of = self.federation.inner();
+        let _turn = if decoder.is_rotated() { Some(of.whole_tensors.acquire().await) } else { None };
+        let finishing = of.compute.run(move || decoder.finish(&mut out).map(|_| out));
         let out = finishing.await.map_err(|error| CallError::new(Sort::NotNow, error))?.map_err(results)?;
         if let What::Metric = what {
             let value = out.first_chunk().map_or(f32::NAN, |raw| f32::from_le_bytes(*raw));

@@ -23,8 +23,6 @@ use crate::tensors::{COMPRESSED, Encoded, LOSSY_COMPRESSED, Pipeline, encode};
 
 /// How long a tensor is waited for, as upstream does.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// How often it is looked for meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How much is read at once, in bytes: whole numbers of float32 and of base64 groups.
 const READ_LEN: u64 = 3 * 256 * 1_024;
 
@@ -145,20 +143,22 @@ impl Federation {
             tracing::warn!(sender = caller.name, other, "it asked for what another collaborator handed in");
             return Ok(TensorAnswer { head: NamedTensor::default(), body: Body::Here(Bytes::new()) });
         }
-        let started = tokio::time::Instant::now();
+        let mut news = of.news()?;
+        let deadline = tokio::time::Instant::now() + WAIT_MAX;
         loop {
-            match self.look_for(caller, request).await {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) if started.elapsed() < WAIT_MAX => tokio::time::sleep(LOOK_EVERY).await,
-                Ok(None) => {
-                    let message = format!(
-                        "Aggregator does not have an aggregated tensor for {:?} of round {} with tags {:?}",
-                        request.tensor_name, request.round_number, request.tags
-                    );
-                    return Err(CallError::new(Sort::NoTensor, message));
-                }
-                Err(error) => return Err(error),
+            news.mark_unchanged();
+            if let Some(answer) = self.look_for(caller, request).await? {
+                return Ok(answer);
             }
+            if !matches!(tokio::time::timeout_at(deadline, news.changed()).await, Ok(Ok(()))) {
+                let message = format!(
+                    "Aggregator does not have an aggregated tensor for {:?} of round {} with tags {:?}",
+                    request.tensor_name, request.round_number, request.tags
+                );
+                return Err(CallError::new(Sort::NoTensor, message));
+            }
+            // What an entry brings is there when the writer has looked up again.
+            of.handle.progress(&of.operator, of.run).await?;
         }
     }
 
@@ -299,6 +299,7 @@ impl Federation {
                 Origin::Version(version) | Origin::Difference(version, _) => version.version,
                 Origin::HandedIn(..) => 0,
             };
+            let _turn = of.whole_tensors.acquire().await;
             let bytes = from.read_all(of, offset, spec.byte_len()).await?;
             let seed = codec_seed(of.run, number, &spec.name);
             let spec = spec.clone();

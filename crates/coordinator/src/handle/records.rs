@@ -64,6 +64,20 @@ impl Handle {
         }
     }
 
+    /// A receiver that sees every entry that is appended to a journal: the number of the newest.
+    ///
+    /// # Errors
+    /// Permission denied; not found.
+    pub fn watch_journal(
+        &self,
+        who: &Identity,
+        journal: JournalId,
+    ) -> Result<tokio::sync::watch::Receiver<u64>, Error> {
+        self.authorise(who, Role::Operator)?;
+        self.check_journal(journal)?;
+        Ok(self.shared.store.watch(journal))
+    }
+
     fn check_journal(&self, journal: JournalId) -> Result<(), Error> {
         match journal {
             JournalId::Federation => Ok(()),

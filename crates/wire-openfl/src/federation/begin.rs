@@ -8,10 +8,10 @@ use sheaf_coordinator::{CreateProgram, Handle};
 use sheaf_domain::{Digest, Identity, LineageName, Manifest, PIECE_LEN_DEFAULT, Role, RunId, SiteName};
 use sheaf_runtime::Compute;
 use sheaf_tensor::TensorSpec;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::index::Indices;
-use super::{Federation, Inner, Opening};
+use super::{Federation, Inner, Opening, WHOLE_TENSORS_MAX};
 use crate::coder::PlanCoder;
 use crate::encoded::EncodedCache;
 use crate::plan::Plan;
@@ -95,6 +95,7 @@ impl Federation {
             notes,
             indices: Indices::default(),
             encoded: EncodedCache::default(),
+            whole_tensors: Semaphore::new(WHOLE_TENSORS_MAX),
             ending: watch::Sender::new(None),
             dismissed: watch::Sender::new(BTreeSet::new()),
             told: Mutex::default(),

@@ -11,6 +11,11 @@ use super::gunzip::Gunzip;
 use super::metadata::{self, Plan};
 use super::{Fault, Head, Limits, Pipeline, Refusal};
 
+/// How many bytes are decoded at once where each comes to one byte.
+const STRETCH_LEN: usize = 1 << 20;
+/// The same where a byte may come to a thousand: no stream of gzip's unfolds further.
+const CODED_STRETCH_LEN: usize = 4_096;
+
 /// Decodes the bytes of one tensor to float32, row-major and little-endian.
 #[derive(Debug)]
 pub struct Decoder {
@@ -54,6 +59,19 @@ impl Decoder {
     /// The shape, which is known from the beginning.
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// How many bytes it is given at once, so that they come to a few MiB whatever they unfold to.
+    pub fn stretch_len(&self) -> usize {
+        match self.state {
+            State::Coded { .. } => CODED_STRETCH_LEN,
+            _ => STRETCH_LEN,
+        }
+    }
+
+    /// Whether it holds its bytes until the end, and unfolds all of them then.
+    pub fn is_rotated(&self) -> bool {
+        matches!(self.state, State::Eden { .. })
     }
 
     /// Takes the next bytes of the tensor and appends what they come to.

@@ -233,6 +233,24 @@ fn a_bomb_is_refused_before_it_has_unfolded() {
     assert_eq!(shape.num_elements(), 1_000_000);
 }
 
+#[test]
+fn what_unfolds_a_thousandfold_comes_out_a_few_mib_at_a_time() {
+    let mut large = matrix("skc");
+    large.transformer_metadata[0].int_list = vec![4_000, 4_000];
+    large.data_bytes = gzip(&vec![0; 64_000_000]);
+    let (head, bytes) = Head::split(large);
+    let mut decoder = Decoder::new(SKC, &head, &Limits::default()).unwrap();
+    let (mut most, mut all) = (0, 0);
+    for stretch in bytes.chunks(decoder.stretch_len()) {
+        let mut out = Vec::new();
+        decoder.push(stretch, &mut out).unwrap();
+        (most, all) = (most.max(out.len()), all + out.len());
+    }
+    assert!(most <= 8 << 20, "{most}");
+    assert_eq!(all, 64_000_000);
+    decoder.finish(&mut Vec::new()).unwrap();
+}
+
 fn gzip(bytes: &[u8]) -> Bytes {
     use std::io::Write as _;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
