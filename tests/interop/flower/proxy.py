@@ -30,6 +30,11 @@ class Rule:
         self.seen += 1
         return self.seen == self.nth
 
+    def fire(self):
+        """Goes on to its end also when what it does ends the connection that it was due on."""
+        self.action()
+        self.fired.set()
+
 
 @dataclasses.dataclass
 class Call:
@@ -131,8 +136,7 @@ class Proxy:
     async def _act(self, when, path, request, answer):
         for rule in self.rules:
             if rule.due(when, path, request, answer):
-                await asyncio.to_thread(rule.action)
-                rule.fired.set()
+                await asyncio.to_thread(rule.fire)
                 return True
         return False
 

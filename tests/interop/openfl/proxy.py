@@ -42,6 +42,11 @@ class Rule:
             self.seen += 1
             return self.seen == self.nth
 
+    def fire(self):
+        """Goes on to its end also when what it does ends the connection that it was due on."""
+        self.action()
+        self.fired.set()
+
 
 class Paths:
     """The `:path` of each request on a connection, from its compressed headers (RFC 7541). Strings are read as they stand:
@@ -153,8 +158,7 @@ class Proxy:
         """True when a rule fired, and the connection is to go."""
         for rule in self.rules:
             if rule.due(when, method):
-                await asyncio.to_thread(rule.action)
-                rule.fired.set()
+                await asyncio.to_thread(rule.fire)
                 return True
         return False
 
