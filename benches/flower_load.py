@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import datetime
 import json
-import os
 import pathlib
 import sys
 import time
@@ -20,14 +19,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/inte
 import wire  # noqa: E402
 from flwr.proto import fleet_pb2, heartbeat_pb2  # noqa: E402
 
+from proc import cpu_s  # noqa: E402
+
 MICROSECOND = datetime.timedelta(microseconds=1)
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_s(pid):
-    """Processor seconds of a process, its threads included and its children not."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 class Target:

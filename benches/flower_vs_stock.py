@@ -19,6 +19,7 @@ both sides, which says how much a ratio means on this machine.
 
 import argparse
 import contextlib
+import functools
 import json
 import pathlib
 import statistics
@@ -32,7 +33,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests/interop/flower")]
 import harness  # noqa: E402
 import proxy  # noqa: E402
 from exchange_vs_python import bytes_of  # noqa: E402
-from flower_load import cpu_s  # noqa: E402
+from pairs import measure, tell  # noqa: E402
+from proc import cpu_s, memory_bytes  # noqa: E402
 
 WAIT_S = 0.2
 PULLS = {"/v1/fleet/pull-messages": "/v1/runtime/push-object", "/v1/runtime/pull-messages": "/v1/fleet/push-object"}
@@ -48,17 +50,17 @@ def world():
             raise
 
 
-def options(side, args):
-    return args.ours_options.split() if side == "ours" else []
+def options(which, args):
+    return [] if which == "stock" else args.ours_options.split()
 
 
-def control(which, side, args):
+def control(which, args):
     """Every operation, number of clients and way of signing against one server."""
     figures = {}
     with world() as made:
         # Calls are counted, so none is held: the stock server answers at once as well.
         at_once = [] if which == "stock" else ["--hold-max", "0s"]
-        flags = options(side, args) + at_once
+        flags = options(which, args) + at_once
         server = harness.Server(made, isolation="process", server=which, options=flags).start()
         for op in args.ops.split(","):
             for clients in map(int, args.clients.split(",")):
@@ -76,23 +78,23 @@ def loaded(server, op, clients, fresh, args):
     return json.loads(done.stdout)
 
 
-def data(which, side, args):
+def data(which, args):
     with world() as made:
-        server, _, cli = harness.federation(made, args.nodes, server=which, options=options(side, args))
-        idle_bytes, before_s = memory_bytes(server, "VmRSS"), cpu_s(server.pid)
+        server, _, cli = harness.federation(made, args.nodes, server=which, options=options(which, args))
+        idle_bytes, before_s = memory_bytes(server.pid, "VmRSS"), cpu_s(server.pid)
         result = completed(server, cli, rounds=args.rounds, min_nodes=args.nodes, large_bytes=args.size)
         return {
             "server_cpu_s_per_round": (cpu_s(server.pid) - before_s) / args.rounds,
-            "peak_rss_bytes": memory_bytes(server, "VmHWM"),
+            "peak_rss_bytes": memory_bytes(server.pid, "VmHWM"),
             "idle_rss_bytes": idle_bytes,
             "round_s": statistics.median(result["rounds_s"]),
             "rounds_s": result["rounds_s"],
         }
 
 
-def small(which, side, args):
+def small(which, args):
     with world() as made:
-        server = harness.Server(made, isolation="process", server=which, options=options(side, args)).start()
+        server = harness.Server(made, isolation="process", server=which, options=options(which, args)).start()
         (port,) = harness.free_ports(1)
         between = proxy.Proxy(port, server.port)
         made.closers.append(between.close)
@@ -137,48 +139,15 @@ def completed(server, cli, **config):
     return cli.result(run_id)
 
 
-def memory_bytes(server, field):
-    status = pathlib.Path(f"/proc/{server.pid}/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(field))
-
-
 PARTS = {"control": control, "data": data, "small": small}
-# What is compared, and which way is better: ours over theirs, or theirs over ours.
-RATIOS = {
-    "data": {"server_cpu_s_per_round": "less", "peak_rss_bytes": "less", "round_s": "less"},
-    "small": {"total_s": "less", "round_s": "less"},
-}
+# Less is better of each.
+COMPARED = {"data": ("server_cpu_s_per_round", "peak_rss_bytes", "round_s"), "small": ("total_s", "round_s")}
 
 
-def ratios(part, pair):
-    ours, stock = pair["ours"], pair["stock"]
+def ratios(part, ours, stock):
     if part == "control":
         return {name: ours[name]["calls_per_core_s"] / stock[name]["calls_per_core_s"] for name in ours}
-    return {name: stock[name] / ours[name] for name in RATIOS[part]}
-
-
-def measure(part, args):
-    sides = {"ours": args.ours, "stock": "stock"}
-    pairs = [{side: PARTS[part](which, side, args) for side, which in sides.items()} for _ in range(args.pairs)]
-    each = [ratios(part, pair) for pair in pairs]
-    return {"pairs": pairs, "ratios": {name: statistics.median(one[name] for one in each) for name in each[0]}}
-
-
-def show(part, report):
-    print(f"{part}: median of {len(report['pairs'])} pairs; how many times better ours is")
-    for name, ratio in report["ratios"].items():
-        print(f"  {name:32} {ratio:8.2f}")
-    for idx, pair in enumerate(report["pairs"]):
-        for side, figures in pair.items():
-            print(f"  pair {idx + 1} {side}: {json.dumps(rounded(figures))}")
-
-
-def rounded(figures):
-    if isinstance(figures, dict):
-        return {name: rounded(value) for name, value in figures.items()}
-    if isinstance(figures, list):
-        return [rounded(value) for value in figures]
-    return round(figures, 3) if isinstance(figures, float) else figures
+    return {name: stock[name] / ours[name] for name in COMPARED[part]}
 
 
 def main():
@@ -199,12 +168,11 @@ def main():
     parser.add_argument("--small-rounds", type=int, default=6, help="small: rounds")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    reports = {part: measure(part, args) for part in args.parts}
-    if args.json:
-        print(json.dumps(reports))
-    else:
-        for part, report in reports.items():
-            show(part, report)
+    reports = {}
+    for part in args.parts:
+        one = functools.partial(PARTS[part], args=args)
+        reports[part] = measure(one, args.ours, functools.partial(ratios, part), args.pairs)
+    tell(reports, args.json)
 
 
 if __name__ == "__main__":

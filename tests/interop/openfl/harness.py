@@ -159,8 +159,9 @@ def make_pki(directory, names=NAMES):
     return directory / "cert"
 
 
-def make_workspace(directory, config, names, *, first_round=0):
-    """What `fx workspace create` and `fx plan initialize` leave, without certificates."""
+def make_workspace(directory, config, names, *, first_round=0, arrays=None):
+    """What `fx workspace create` and `fx plan initialize` leave, without certificates. The first model is that of the runner's
+    settings where `arrays` are not given."""
     for folder in ("plan", "save", "logs", "local_state", "data"):
         (directory / folder).mkdir(parents=True)
     shutil.copytree(SOURCE / "src", directory / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -175,7 +176,7 @@ def make_workspace(directory, config, names, *, first_round=0):
     # As `fx plan initialize -a localhost` writes it back.
     Plan.dump(file, parsed.config)
     settings = {"model": "mixed", "large_elements": 600_000, "seed": 7} | config["task_runner"]["settings"]
-    arrays = models.first(settings["model"], settings["large_elements"], settings["seed"])
+    arrays = arrays or models.first(settings["model"], settings["large_elements"], settings["seed"])
     sent, _ = split_tensor_dict_for_holdouts(arrays)
     parsed.save_model_to_state_file(sent, first_round, directory / "save" / "init.pbuf")
 
@@ -295,7 +296,9 @@ class Federation:
 
 
 def copy_certificates(pki, home, pair):
-    """What one participant has: the chain, its certificate and its key."""
+    """What one participant has: the chain, its certificate and its key; nothing where there are none."""
+    if pki is None:
+        return
     folder, stem = pair
     (home / "cert" / folder).mkdir(parents=True)
     shutil.copy(pki / "cert_chain.crt", home / "cert")
@@ -309,13 +312,17 @@ def copy_certificates(pki, home, pair):
 TIMES = ("elapsed_seconds",)
 
 
-def metrics(directory, origin):
-    """What a participant wrote down of each round, without times."""
+def written(directory, origin):
+    """What a participant wrote down of each round."""
     file = directory / "logs" / f"{origin}_metrics.txt"
     # Without a line that is being written.
     whole = file.read_text().rpartition("\n")[0] if file.exists() else ""
-    lines = [json.loads(line) for line in whole.splitlines()]
-    rounds = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def metrics(directory, origin):
+    """The same without times, in the order of rounds."""
+    rounds = [{key: value for key, value in line.items() if key not in TIMES} for line in written(directory, origin)]
     return sorted(rounds, key=lambda line: line["round_number"])
 
 
