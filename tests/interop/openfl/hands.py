@@ -16,6 +16,8 @@ import harness
 RAW = NoCompressionPipeline()
 CALL_S = 90
 HELD_S = 3
+# Each hand has a connection of its own, so that none uses one to a server that is no more.
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
 def named(name, array, tags, *, round_number=0, report=False):
@@ -53,7 +55,8 @@ class Credentials:
 
     def channel(self, address):
         certificate, key = (path.read_bytes() for path in self.pair) if self.pair else (None, None)
-        return grpc.secure_channel(address, grpc.ssl_channel_credentials(self.chain.read_bytes(), key, certificate))
+        credentials = grpc.ssl_channel_credentials(self.chain.read_bytes(), key, certificate)
+        return grpc.secure_channel(address, credentials, options=OWN_CONNECTION)
 
 
 class Hand:
@@ -100,7 +103,11 @@ class Grpc(Hand):
     def __init__(self, federation, name, *, channel=None, **claims):
         super().__init__(federation, name, **claims)
         if channel is None:
-            channel = self.credentials.channel(self.address) if self.tls else grpc.insecure_channel(self.address)
+            channel = (
+                self.credentials.channel(self.address)
+                if self.tls
+                else grpc.insecure_channel(self.address, options=OWN_CONNECTION)
+            )
         self.stub = aggregator_pb2_grpc.AggregatorStub(channel)
         federation.world.closers.append(channel.close)
 

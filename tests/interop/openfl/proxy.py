@@ -21,6 +21,13 @@ END_STREAM, PADDED, PRIORITY = 1, 8, 32
 STATIC_ENTRIES = 61
 STATIC_PATHS = (4, 5)
 CHUNK = 1021
+# Calls over HTTP are known by the names that they have over gRPC.
+PATHS = {
+    "/experimental/v1/ping": "Ping",
+    "/experimental/v1/tasks": "GetTasks",
+    "/experimental/v1/tensors/aggregated": "GetAggregatedTensor",
+    "/experimental/v1/tasks/results": "SendLocalTaskResults",
+}
 
 
 @dataclasses.dataclass
@@ -223,14 +230,21 @@ class Proxy:
             if target.startswith(b"http://"):
                 target = b"/" + target.split(b"/", 3)[3]
             body = await read_body(reader, fields, closes=False)
-            method = target.partition(b"?")[0].decode().removeprefix("/experimental/v1")
+            method = PATHS[target.partition(b"?")[0].decode()]
             self.calls.append(method)
             if await self.act("before", method):
                 return
             upstream = await self.connect()
             try:
                 request = b" ".join((verb, target, version))
-                upstream[1].write(chunked(request, [*without_framing(fields), b"Connection: close"], body))
+                request = chunked(request, [*without_framing(fields), b"Connection: close"], body)
+                if body:
+                    upstream[1].write(request[: -len(body) // 2])
+                    await upstream[1].drain()
+                    if await self.act("within", method):
+                        return
+                    request = request[-len(body) // 2 :]
+                upstream[1].write(request)
                 answer_head = await upstream[0].readuntil(b"\r\n\r\n")
                 status, *fields = answer_head.removesuffix(b"\r\n\r\n").split(b"\r\n")
                 answer = await read_body(upstream[0], fields, closes=True)

@@ -80,9 +80,10 @@ def proxied(federation, rule):
         federation.collaborator(name, proxy=through.port).start()
 
 
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
 @pytest.mark.parametrize("kill", cases())
-def test_a_killed_aggregator_goes_on_where_it_was(world, pki, kill):
-    federation = cells.federation(world, pki, "plain")
+def test_a_killed_aggregator_goes_on_where_it_was(world, pki, kill, transport):
+    federation = cells.federation(world, pki, "plain", transport=transport)
     rule = proxy.Rule(kill.method, kill.when, federation.server.kill9, nth=kill.nth)
     proxied(federation, rule)
     harness.wait_for(f"the kill {kill.name}", rule.fired.is_set, 2 * harness.DEADLINE_S)
