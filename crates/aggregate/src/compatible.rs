@@ -1,12 +1,12 @@
-//! The weighted mean in float32, as programs compute it that have nothing else.
+//! The weighted mean and the sum in float32, as programs compute them that have nothing else.
 //!
 //! # Numerics
 //! The weights are divided by their sum in f64 first. Then, in row order and starting from +0: each value is rounded to float32, multiplied
 //! by its share rounded to float32, and added; the sum is divided by the f64 sum of the shares, rounded to float32. Every
-//! product, sum and quotient is rounded to float32 by itself. NaN and infinity propagate to their coordinate.
+//! product, sum and quotient is rounded to float32 by itself. A sum is the same with shares of one. NaN and infinity propagate to their coordinate.
 //!
 //! # Source
-//! Observed with openfl 1.9 on NumPy 2.2 (`WeightedAverage`), and the same wherever float32 arrays meet Python's numbers there.
+//! Observed with openfl 1.9 on NumPy 2.2 (`WeightedAverage`, `FedCurvWeightedAverage`), and the same wherever float32 arrays meet Python's numbers there.
 
 use sheaf_tensor::Dtype;
 use sheaf_tensor::cpu::{Kernel, Level};
@@ -22,6 +22,14 @@ const STEP: usize = 64;
 /// `rows: [K][P]`, `weights: [K]`, `out: [P]`, checked by the caller.
 pub(crate) fn fold(level: Level, dtype: Dtype, rows: &[&[u8]], weights: &[f64], out: &mut [f64]) {
     with_element!(dtype, E => level.run(Mean::<E>::new(rows, weights, out)));
+}
+
+/// Writes the sum of `rows` to `out`.
+///
+/// # Shapes
+/// `rows: [K][P]`, `out: [P]`, checked by the caller.
+pub(crate) fn sum(level: Level, dtype: Dtype, rows: &[&[u8]], out: &mut [f64]) {
+    with_element!(dtype, E => level.run(Mean::<E>::sum(rows, out)));
 }
 
 struct Mean<'a, E: Element> {
@@ -46,6 +54,12 @@ impl<'a, E: Element> Mean<'a, E> {
             shares: shares.into_iter().map(single).collect(),
             out,
         }
+    }
+
+    /// Multiplied and divided by one, which changes no bit.
+    fn sum(rows: &[&'a [u8]], out: &'a mut [f64]) -> Mean<'a, E> {
+        let rows: Vec<&[E::Raw]> = rows.iter().map(|row| E::raw(row)).collect();
+        Mean { shares: vec![1.0; rows.len()], total: 1.0, rows, out }
     }
 
     #[inline(always)]

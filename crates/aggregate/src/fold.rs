@@ -9,7 +9,9 @@ use sheaf_tensor::cpu::Level;
 
 use crate::krum::{Choice, Pairs};
 use crate::network::Network;
-use crate::{Clip, Error, Rule, TileSet, clip, clip::Norms, compatible, mean, median, network, trimmed};
+use crate::{
+    Clip, Error, Rule, TileSet, clip, clip::Norms, compatible, geometric, mean, median, network, trimmed,
+};
 
 /// A rule bound to the weights of a cohort.
 ///
@@ -40,12 +42,34 @@ pub struct Fold {
 enum State {
     Mean,
     Compatible,
-    Measuring { norms: Norms, clip: Clip },
-    Clipped { scales: Vec<f64>, coefficients: Vec<f64> },
+    CompatibleSum,
+    /// The pairs for a geometric median, and the weighted mean that it has become.
+    Spanning(Pairs),
+    Centred {
+        coefficients: Vec<f64>,
+    },
+    Measuring {
+        norms: Norms,
+        clip: Clip,
+    },
+    Clipped {
+        scales: Vec<f64>,
+        coefficients: Vec<f64>,
+    },
     Median(Network),
-    Trimmed { network: Network, ranks: Range<usize> },
-    Comparing { pairs: Pairs, byzantine: u32, keep: u32 },
-    Chosen { rows: Vec<usize>, weights: Vec<f64> },
+    Trimmed {
+        network: Network,
+        ranks: Range<usize>,
+    },
+    Comparing {
+        pairs: Pairs,
+        byzantine: u32,
+        keep: u32,
+    },
+    Chosen {
+        rows: Vec<usize>,
+        weights: Vec<f64>,
+    },
 }
 
 impl Fold {
@@ -68,6 +92,8 @@ impl Fold {
         let state = match rule {
             Rule::WeightedMean => State::Mean,
             Rule::CompatibleMean => State::Compatible,
+            Rule::CompatibleSum => State::CompatibleSum,
+            Rule::GeometricMedian => State::Spanning(Pairs::exact(num_updates)),
             Rule::NormClippedMean(clip) => State::Measuring { norms: Norms::new(num_updates), clip },
             Rule::Median => State::Median(Network::new(num_updates, median::ranks(num_updates))),
             Rule::TrimmedMean { share } => {
@@ -95,7 +121,7 @@ impl Fold {
 
     /// Whether all tiles must be observed, and the fold sealed, before one is folded.
     pub fn needs_prepass(&self) -> bool {
-        matches!(self.state, State::Measuring { .. } | State::Comparing { .. })
+        matches!(self.state, State::Spanning(_) | State::Measuring { .. } | State::Comparing { .. })
     }
 
     /// Takes in one tile of the prepass; rules without one ignore it.
@@ -109,13 +135,13 @@ impl Fold {
         tiles.check(self.weights.len())?;
         match &mut self.state {
             State::Measuring { norms, .. } => norms.observe(self.level, tiles),
-            State::Comparing { pairs, .. } => pairs.observe(self.level, tiles),
-            State::Clipped { .. } | State::Chosen { .. } => Err(Error::Sealed),
-            State::Mean | State::Compatible | State::Median(_) | State::Trimmed { .. } => Ok(()),
+            State::Spanning(pairs) | State::Comparing { pairs, .. } => pairs.observe(self.level, tiles),
+            State::Clipped { .. } | State::Chosen { .. } | State::Centred { .. } => Err(Error::Sealed),
+            _ => Ok(()),
         }
     }
 
-    /// Ends the prepass: settles the scales or the selection. Rules without a prepass ignore it.
+    /// Ends the prepass: settles the scales, the selection or the coefficients. Rules without a prepass ignore it.
     ///
     /// # Errors
     /// [`Error::DistanceOverflow`]; [`Error::Sealed`] the second time.
@@ -129,6 +155,10 @@ impl Fold {
                     self.weights.iter().zip(&scales).map(|(weight, scale)| weight * scale).collect();
                 State::Clipped { scales, coefficients }
             }
+            State::Spanning(pairs) => {
+                pairs.finish(level);
+                State::Centred { coefficients: geometric::coefficients(pairs, &self.weights)? }
+            }
             State::Comparing { pairs, byzantine, keep } => match pairs.choose(level, *byzantine, *keep)? {
                 Choice::Kept(rows) => State::Chosen { weights: vec![1.0; rows.len()], rows },
                 Choice::Close => {
@@ -136,8 +166,10 @@ impl Fold {
                     State::Comparing { pairs, byzantine: *byzantine, keep: *keep }
                 }
             },
-            State::Clipped { .. } | State::Chosen { .. } => return Err(Error::Sealed),
-            State::Mean | State::Compatible | State::Median(_) | State::Trimmed { .. } => return Ok(()),
+            State::Clipped { .. } | State::Chosen { .. } | State::Centred { .. } => {
+                return Err(Error::Sealed);
+            }
+            _ => return Ok(()),
         };
         Ok(())
     }
@@ -161,6 +193,10 @@ impl Fold {
         match &self.state {
             State::Mean => mean::fold(self.level, tiles.dtype, tiles.rows, &self.weights, out),
             State::Compatible => compatible::fold(self.level, tiles.dtype, tiles.rows, &self.weights, out),
+            State::CompatibleSum => compatible::sum(self.level, tiles.dtype, tiles.rows, out),
+            State::Centred { coefficients } => {
+                mean::fold(self.level, tiles.dtype, tiles.rows, coefficients, out);
+            }
             State::Clipped { coefficients, .. } => {
                 return clip::fold(self.level, tiles, coefficients, self.total, out);
             }
@@ -172,7 +208,9 @@ impl Fold {
                 let kept: Vec<&[u8]> = rows.iter().filter_map(|row| tiles.rows.get(*row).copied()).collect();
                 mean::fold(self.level, tiles.dtype, &kept, weights, out);
             }
-            State::Measuring { .. } | State::Comparing { .. } => return Err(Error::NotSealed),
+            State::Spanning(_) | State::Measuring { .. } | State::Comparing { .. } => {
+                return Err(Error::NotSealed);
+            }
         }
         Ok(())
     }
@@ -183,11 +221,11 @@ impl Fold {
         let num_updates = self.weights.len() as u64;
         match &self.state {
             State::Measuring { norms, .. } => norms.held_bytes(),
-            State::Comparing { pairs, .. } => pairs.held_bytes(),
+            State::Spanning(pairs) | State::Comparing { pairs, .. } => pairs.held_bytes(),
             State::Median(_) | State::Trimmed { .. } => {
                 network::WORK_ROW_BYTES * num_updates * threads as u64
             }
-            State::Mean | State::Compatible | State::Clipped { .. } | State::Chosen { .. } => 0,
+            _ => 0,
         }
     }
 

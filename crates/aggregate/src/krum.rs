@@ -95,10 +95,16 @@ impl Pairs {
         Ok(())
     }
 
-    /// Chooses the `keep` updates with the smallest scores.
-    pub(crate) fn choose(&mut self, level: Level, byzantine: u32, keep: u32) -> Result<Choice, Error> {
+    /// Takes in the elements that do not fill a block, of the exact pass.
+    pub(crate) fn finish(&mut self, level: Level) {
         let squares = &mut self.squares;
         self.wide.finish(|block, ahead| add_exact(level, block, ahead, squares));
+    }
+
+    /// Chooses the `keep` updates with the smallest scores.
+    pub(crate) fn choose(&mut self, level: Level, byzantine: u32, keep: u32) -> Result<Choice, Error> {
+        self.finish(level);
+        let squares = &mut self.squares;
         if let Some(quick) = &mut self.quick {
             quick.narrow.finish(|block, ahead| add_quick(level, block, ahead, squares));
             if quick.beyond {
@@ -143,13 +149,13 @@ impl Pairs {
     }
 
     /// The squared distances of an update to the others.
-    fn distances(&self, row: usize) -> Vec<f64> {
+    pub(crate) fn distances(&self, row: usize) -> Vec<f64> {
         let others = (0..self.num_updates).filter(|other| *other != row);
         let place = |other: usize| pair_place(self.num_updates, row.min(other), row.max(other));
         others.filter_map(|other| self.squares.get(place(other))).map(total).collect()
     }
 
-    fn overflow(&self) -> Error {
+    pub(crate) fn overflow(&self) -> Error {
         let far = |row: &usize| !self.distances(*row).iter().sum::<f64>().is_finite();
         Error::DistanceOverflow { row: (0..self.num_updates).find(far).unwrap_or(0) }
     }

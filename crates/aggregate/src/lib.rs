@@ -23,6 +23,7 @@ mod clip;
 mod compatible;
 mod error;
 mod fold;
+mod geometric;
 mod key;
 mod krum;
 mod mean;

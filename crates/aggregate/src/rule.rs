@@ -15,6 +15,15 @@ pub enum Rule {
     WeightedMean,
     /// The same in float32 throughout, for the bits of programs that have nothing else; see the numerics of its module.
     CompatibleMean,
+    /// The sum in float32, in row order and starting from +0. Weights do not count.
+    CompatibleSum,
+    /// The point whose weighted distances (L2 over all that is shown) from the updates are the least, after four steps of the
+    /// smoothed Weiszfeld algorithm from the weighted mean; see the numerics of its module.
+    ///
+    /// # Source
+    /// Pillutla 2019, "Robust Aggregation for Federated Learning" (<https://arxiv.org/abs/1912.13445>), algorithm 2, as
+    /// openfl 1.9 has it (`GeometricMedian`).
+    GeometricMedian,
     /// A weighted mean in which the distance of each update from the current model is bounded first:
     /// `base + sum w_k s_k (x_k - base) / sum w_k` with `s_k = min(1, bound / |x_k - base|)`, the L2 norm over
     /// all tensors.
@@ -73,7 +82,11 @@ impl Rule {
             return Err(Error::NoUpdates);
         }
         match *self {
-            Rule::WeightedMean | Rule::CompatibleMean | Rule::Median => Ok(()),
+            Rule::WeightedMean
+            | Rule::CompatibleMean
+            | Rule::CompatibleSum
+            | Rule::GeometricMedian
+            | Rule::Median => Ok(()),
             Rule::NormClippedMean(Clip::NormRatio(bound) | Clip::NormMax(bound)) => {
                 if bound.is_finite() && bound > 0.0 { Ok(()) } else { Err(Error::BadBound { bound }) }
             }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use sheaf_aggregate::{Fold, TileSet};
+use sheaf_aggregate::TileSet;
 use sheaf_blob::{BlobStore, Hold};
 use sheaf_domain::{Digest, FoldRule, LineageName, Manifest, SiteName, StageFold, TaskId, Weight};
 use sheaf_engine::{FoldInput, FoldOrder, NewVersion};
@@ -22,6 +22,7 @@ use crate::{Error, models};
 mod tests;
 
 mod drive;
+mod folds;
 mod loose;
 mod output;
 mod source;
@@ -30,6 +31,7 @@ mod tiles;
 mod told;
 
 pub(crate) use drive::drive;
+use folds::Folds;
 use output::Output;
 use source::{Loaded, MomentSource, Source};
 use step::Step;
@@ -148,8 +150,8 @@ impl<'a> Folder<'a> {
         for moment in &moments {
             output.add(self.blob, self.compute, hold_for(moment)?, state_specs.clone());
         }
-        let step = Arc::new(Step { fold: prepared, optimiser, told });
-        let budget = self.budget(&step.fold, &source);
+        let step = Arc::new(Step { folds: prepared, optimiser, told });
+        let budget = self.budget(&step.folds, &source);
         let mut tiles = budget.tiles(current);
         let mut ahead = self.load(&source, current, tiles.next()).await?;
         while let Some(loaded) = ahead {
@@ -172,16 +174,15 @@ impl<'a> Folder<'a> {
         Ok(versions)
     }
 
-    /// Makes the fold, with as many passes over all tiles as its rule needs before.
+    /// Makes the folds, with as many passes over all tiles as its rule needs before.
     async fn prepare(
         &self,
         fold: &StageFold,
         current: &Manifest,
         source: &Source,
         weights: &[f64],
-    ) -> Result<Fold, Error> {
-        let rule = sheaf_strategy::fold_rule(&fold.rule).map_err(fold_error)?;
-        let mut prepared = Fold::new(rule, weights).map_err(fold_error)?;
+    ) -> Result<Folds, Error> {
+        let mut prepared = Folds::new(&fold.rule, weights, current)?;
         while prepared.needs_prepass() {
             let budget = self.budget(&prepared, source);
             let mut tiles = budget.tiles(current);
@@ -191,20 +192,20 @@ impl<'a> Folder<'a> {
                 let observing = self.compute.run(move || {
                     let rows: Vec<&[u8]> = loaded.rows.iter().map(|row| &row[..]).collect();
                     let tiles = TileSet { dtype, rows: &rows, base: Some(&loaded.measured_from()) };
-                    prepared.observe(&tiles).map(|()| prepared)
+                    prepared.observe(loaded.tile.tensor_idx, &tiles).map(|()| prepared)
                 });
                 let (observed, next) = tokio::join!(observing, self.load(source, current, tiles.next()));
-                prepared = observed?.map_err(fold_error)?;
+                prepared = observed??;
                 ahead = next?;
             }
-            prepared.seal().map_err(fold_error)?;
+            prepared.seal()?;
         }
         Ok(prepared)
     }
 
-    fn budget(&self, fold: &Fold, source: &Source) -> Budget {
+    fn budget(&self, folds: &Folds, source: &Source) -> Budget {
         Budget {
-            bytes: self.budget.saturating_sub(fold.held_bytes(self.threads)),
+            bytes: self.budget.saturating_sub(folds.held_bytes(self.threads)),
             rows: source.rows.len() + source.delta_base.as_ref().map_or(0, |_| DELTA_ROWS),
             moments: source.moments.len(),
             threads: self.threads,

@@ -34,8 +34,8 @@ pub use mail::{Mail, MailDraft, MailId, Principal};
 pub use manifest::{ByteSpan, Codec, Manifest, ManifestTensor, PIECE_LEN_DEFAULT, Segment};
 pub use quantity::{ByteSize, Span, Timestamp};
 pub use stage::{
-    AdaptiveKind, Arithmetic, ClipBound, CloseRule, FoldRule, Judge, Program, Selector, ServerStep,
-    StageFold, StageInput, StageOutput, StageSpec, StageStart, Weight,
+    AdaptiveKind, Arithmetic, ClipBound, CloseRule, FoldRule, GradientOptimiser, Judge, Program, Selector,
+    ServerStep, StageFold, StageInput, StageOutput, StageSpec, StageStart, Weight,
 };
 pub use status::{Missing, RoundRecord, RunPhase, RunStatus, SiteStatus, Wait};
 pub use toml_text::{TOML_MARKS_MAX, TooManyMarks, check_toml_marks, check_toml_marks_to};

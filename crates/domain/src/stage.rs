@@ -198,6 +198,14 @@ pub enum FoldRule {
     /// The same as others compute it that have nothing but float32: each weight is first divided by their sum, and every product, sum and
     /// quotient is rounded to float32, in canonical order.
     CompatibleMean,
+    /// As [`FoldRule::CompatibleMean`], but for tensors with certain names: those are added up in float32, and weights do not count.
+    CompatibleMeanAndSum {
+        /// How the names end of the tensors that are added up.
+        summed: Vec<String>,
+    },
+    /// Of every tensor by itself the point whose weighted L2 distances from the contributions are the least, after four steps from the
+    /// weighted mean.
+    GeometricMedian,
     /// A weighted mean in which each contribution's distance from the global model is bounded first.
     NormClippedMean {
         /// The bound.
@@ -245,6 +253,10 @@ pub enum ServerStep {
         as_difference: bool,
         /// The codec, as the one who has it knows it; none where nothing is lost.
         codec: Option<String>,
+        /// What they are told in place of the folded value: the current version, a step of this optimiser further. Tensors that have no
+        /// version yet, or may be left out, are not stepped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        optimiser: Option<GradientOptimiser>,
     },
     /// FedAvgM: `m = momentum·m + delta; x += learning_rate·m`.
     Momentum {
@@ -278,4 +290,65 @@ pub enum AdaptiveKind {
     Adam,
     /// `v −= (1 − beta2)·delta²·sign(v − delta²)`.
     Yogi,
+}
+
+/// An optimiser that takes current − folded for a gradient. Moments of an element begin with `start`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum GradientOptimiser {
+    /// `v += gradient²; x −= learning_rate·gradient / (sqrt(v) + epsilon)`.
+    Adagrad {
+        /// Server learning rate.
+        learning_rate: f64,
+        /// What `v` is before the first step, at least 0.
+        start: f64,
+        /// What keeps the quotient finite.
+        epsilon: f64,
+    },
+    /// `m = beta1·m + (1 − beta1)·gradient; v = beta2·v + (1 − beta2)·gradient²;
+    /// x −= learning_rate·m / (1 − beta1^t) / (sqrt(v / (1 − beta2^t)) + epsilon)` in step `t`, from 1.
+    Adam {
+        /// Server learning rate.
+        learning_rate: f64,
+        /// First-moment decay.
+        beta1: f64,
+        /// Second-moment decay.
+        beta2: f64,
+        /// What `m` and `v` are before the first step, at least 0.
+        start: f64,
+        /// What keeps the quotient finite.
+        epsilon: f64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_of_older_journals_have_no_optimiser_and_such_steps_are_written_as_before() {
+        let written = r#"{"step":"told","as_difference":true,"codec":null}"#;
+        let step = ServerStep::Told { as_difference: true, codec: None, optimiser: None };
+        assert_eq!(serde_json::from_str::<ServerStep>(written).unwrap(), step);
+        assert_eq!(serde_json::to_string(&step).unwrap(), written);
+        assert_eq!(
+            serde_json::to_string(&FoldRule::CompatibleMean).unwrap(),
+            r#"{"rule":"compatible_mean"}"#
+        );
+    }
+
+    #[test]
+    fn an_optimiser_reads_back_as_it_was_written() {
+        let adagrad = GradientOptimiser::Adagrad { learning_rate: 0.01, start: 0.1, epsilon: 1e-10 };
+        let (learning_rate, beta1, beta2, start, epsilon) = (0.3, 0.9, 0.999, 0.0, 1e-8);
+        let adam = GradientOptimiser::Adam { learning_rate, beta1, beta2, start, epsilon };
+        for optimiser in [adagrad, adam] {
+            let step = ServerStep::Told { as_difference: false, codec: None, optimiser: Some(optimiser) };
+            let written = serde_json::to_string(&step).unwrap();
+            assert_eq!(serde_json::from_str::<ServerStep>(&written).unwrap(), step, "{written}");
+        }
+        let rule = FoldRule::CompatibleMeanAndSum { summed: vec!["_u".to_owned()] };
+        let written = serde_json::to_string(&rule).unwrap();
+        assert_eq!(serde_json::from_str::<FoldRule>(&written).unwrap(), rule, "{written}");
+    }
 }

@@ -110,6 +110,9 @@ fn check_fold(spec: &StageSpec, fold: &StageFold) -> Result<(), Rejected> {
         SlotRole::Delta if fold.rule == FoldRule::Adopt => {
             Err(refusal(spec, "cannot adopt a difference as a model"))
         }
+        SlotRole::Delta if matches!(fold.rule, FoldRule::CompatibleMeanAndSum { .. }) => {
+            Err(refusal(spec, "cannot add up models that it has the differences of"))
+        }
         _ => Ok(()),
     }
 }

@@ -289,6 +289,10 @@ fn programs_that_cannot_work_are_refused() {
             differences(spec);
             spec.folds[0].rule = FoldRule::Adopt;
         })],
+        vec![changed(train(), |spec| {
+            differences(spec);
+            spec.folds[0].rule = FoldRule::CompatibleMeanAndSum { summed: vec!["_u".to_owned()] };
+        })],
         vec![train(), other("more", sample(), Some("best"))],
         vec![other("evaluate", same_as("train"), None), train()],
         vec![train(), rare(other("b", sample(), None), 2), other("c", same_as("b"), None)],

@@ -3,14 +3,14 @@
 //! It keeps nothing between calls. The moments of an element depend on that element alone, so a model may be
 //! stepped tile by tile, in any order and from any thread, with the same bits as a result.
 
-use sheaf_domain::{AdaptiveKind, ServerStep};
+use sheaf_domain::{AdaptiveKind, GradientOptimiser, ServerStep};
 
 use crate::Error;
 
 /// How a folded value becomes the next version, for one round.
 ///
 /// In the notation of the papers `x` is the current value, `delta` is folded − current, `m` and `v` the moments (zero
-/// before the first round), `eta` the server learning rate.
+/// before the first round, but for gradients), `eta` the server learning rate.
 ///
 /// - **Replace** (FedAvg, FedProx, the robust rules): the folded value itself.
 /// - **Momentum** (FedAvgM): `m = momentum·m + delta`, `x += eta·m`. Hsu 2019 writes it with the negated delta, a
@@ -22,6 +22,10 @@ use crate::Error;
 ///
 ///   and `x += eta·m / (sqrt(v) + tau)`. **FedAdam alone** takes, in place of `eta`, the bias-corrected
 ///   `eta·sqrt(1 − beta2^(round+1)) / (1 − beta1^(round+1))`, rounds counted from 1.
+/// - **Gradient** (told versions): `g` is current − folded, moments begin with `start`; then by kind
+///   - Adagrad `v = v + g²`, `x −= eta·g / (sqrt(v) + epsilon)`,
+///   - Adam `m = beta1·m + (1 − beta1)·g`, `v = beta2·v + (1 − beta2)·g²`,
+///     `x −= eta·(m / (1 − beta1^round)) / (sqrt(v / (1 − beta2^round)) + epsilon)`.
 ///
 /// # Numerics
 /// f64 throughout; the operations are in the order written, and integer powers are products, so the bits do not depend
@@ -51,6 +55,10 @@ use crate::Error;
 /// bias with `round + 1` as exponent (the paper has no correction; Kingma 2014, <https://arxiv.org/abs/1412.6980>,
 /// section 2, has it with `round`). One difference stays: Flower computes in the dtype of the arrays, often float32,
 /// where this computes in f64 and rounds once.
+///
+/// Gradients are openfl 1.9's (`openfl/utilities/optimizers/numpy/{adagrad,adam}_optimizer.py`; Duchi 2011,
+/// <https://jmlr.org/papers/v12/duchi11a.html>, and Kingma 2014), with the same difference, and with the current version for the
+/// parameters that upstream keeps beside it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ServerOptimiser(Step);
 
@@ -59,6 +67,8 @@ enum Step {
     Replace,
     Momentum { rate: f64, momentum: f64 },
     Adaptive { kind: AdaptiveKind, rate: f64, beta1: f64, beta2: f64, tau: f64 },
+    Adagrad { rate: f64, epsilon: f64, start: f64 },
+    Adam { adam: Adam, start: f64 },
 }
 
 impl ServerOptimiser {
@@ -66,11 +76,12 @@ impl ServerOptimiser {
     ///
     /// # Errors
     /// [`Error::BadParameter`] for a learning rate or `tau` that is not positive and finite, or a decay outside
-    /// [0, 1); [`Error::Unknown`] for a step this version does not know.
+    /// [0, 1), or a start below 0; [`Error::Unknown`] for a step this version does not know.
     pub fn new(step: &ServerStep, round: u32) -> Result<ServerOptimiser, Error> {
         let step = match *step {
             // How participants are told it is not the optimiser's to know.
-            ServerStep::Replace | ServerStep::Told { .. } => Step::Replace,
+            ServerStep::Replace | ServerStep::Told { optimiser: None, .. } => Step::Replace,
+            ServerStep::Told { optimiser: Some(optimiser), .. } => of_gradients(optimiser, round)?,
             ServerStep::Momentum { learning_rate, momentum } => Step::Momentum {
                 rate: positive("server learning rate", learning_rate)?,
                 momentum: decay("server momentum", momentum)?,
@@ -91,12 +102,21 @@ impl ServerOptimiser {
 
     /// The names of the moments it keeps, in the order [`ServerOptimiser::step`] takes them.
     ///
-    /// Each has the model's tensors and shapes in f64 and is all zeros before the first step.
+    /// Each has the model's tensors and shapes in f64 and is [`ServerOptimiser::start`] throughout before the first step.
     pub fn moments(&self) -> &'static [&'static str] {
         match self.0 {
             Step::Replace => &[],
             Step::Momentum { .. } => &["m"],
-            Step::Adaptive { .. } => &["m", "v"],
+            Step::Adagrad { .. } => &["v"],
+            Step::Adaptive { .. } | Step::Adam { .. } => &["m", "v"],
+        }
+    }
+
+    /// What every element of every moment is before the first step.
+    pub fn start(&self) -> f64 {
+        match self.0 {
+            Step::Adagrad { start, .. } | Step::Adam { start, .. } => start,
+            Step::Replace | Step::Momentum { .. } | Step::Adaptive { .. } => 0.0,
         }
     }
 
@@ -128,6 +148,8 @@ impl ServerOptimiser {
                     }
                 }
             }
+            (Step::Adagrad { rate, epsilon, .. }, [v]) => step_adagrad(rate, epsilon, elements, v),
+            (Step::Adam { adam, .. }, [m, v]) => adam.step(elements, m, v),
             _ => next.copy_from_slice(folded),
         }
         Ok(())
@@ -191,6 +213,60 @@ impl Adapt {
     }
 }
 
+fn of_gradients(optimiser: GradientOptimiser, round: u32) -> Result<Step, Error> {
+    Ok(match optimiser {
+        GradientOptimiser::Adagrad { learning_rate, start, epsilon } => Step::Adagrad {
+            rate: positive("server learning rate", learning_rate)?,
+            epsilon: positive("epsilon", epsilon)?,
+            start: at_least_zero("start", start)?,
+        },
+        GradientOptimiser::Adam { learning_rate, beta1, beta2, start, epsilon } => {
+            let (beta1, beta2) = (decay("beta1", beta1)?, decay("beta2", beta2)?);
+            let adam = Adam {
+                rate: positive("server learning rate", learning_rate)?,
+                beta1,
+                beta2,
+                epsilon: positive("epsilon", epsilon)?,
+                gone1: 1.0 - power(beta1, round.max(1)),
+                gone2: 1.0 - power(beta2, round.max(1)),
+            };
+            Step::Adam { adam, start: at_least_zero("start", start)? }
+        }
+    })
+}
+
+fn step_adagrad<'a>(rate: f64, epsilon: f64, elements: impl Iterator<Item = Element<'a>>, v: &mut [f64]) {
+    for (((x, folded), next), v) in elements.zip(v) {
+        let gradient = x - folded;
+        *v += gradient * gradient;
+        *next = x - rate * gradient / (v.sqrt() + epsilon);
+    }
+}
+
+/// Adam of gradients, in one round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Adam {
+    rate: f64,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    /// How much of what `m` began with is gone.
+    gone1: f64,
+    /// The same of `v`.
+    gone2: f64,
+}
+
+impl Adam {
+    fn step<'a>(&self, elements: impl Iterator<Item = Element<'a>>, m: &mut [f64], v: &mut [f64]) {
+        for ((((x, folded), next), m), v) in elements.zip(m).zip(v) {
+            let gradient = x - folded;
+            *m = self.beta1 * *m + (1.0 - self.beta1) * gradient;
+            *v = self.beta2 * *v + (1.0 - self.beta2) * (gradient * gradient);
+            *next = x - self.rate * (*m / self.gone1) / ((*v / self.gone2).sqrt() + self.epsilon);
+        }
+    }
+}
+
 fn bias_corrected(eta: f64, beta1: f64, beta2: f64, round: u32) -> f64 {
     let exponent = round.saturating_add(1);
     eta * (1.0 - power(beta2, exponent)).sqrt() / (1.0 - power(beta1, exponent))
@@ -227,4 +303,11 @@ fn decay(name: &'static str, value: f64) -> Result<f64, Error> {
     } else {
         Err(Error::BadParameter { name, value, range: "in [0, 1)" })
     }
+}
+
+fn at_least_zero(name: &'static str, value: f64) -> Result<f64, Error> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(value);
+    }
+    Err(Error::BadParameter { name, value, range: "finite and at least 0" })
 }

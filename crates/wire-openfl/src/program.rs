@@ -1,15 +1,15 @@
 //! What a plan comes to in the engine's words: every task a stage, open beside the others, closing with them.
 //!
 //! Pure. A task that trains makes the next version of the model; all others have metrics only. Refused by name: what two tasks of a round
-//! would both make, and aggregations that are not folded yet.
+//! would both make.
 
 use std::collections::BTreeSet;
 
 use sheaf_domain::plan::{Better, CohortSpec, Init, Keep, Plan as RunPlan, StrategyKind, StrategySpec};
 use sheaf_domain::{
-    Arithmetic, CloseRule, ConfigMap, Digest, FoldRule, Judge, LineageName, Program, Selector, ServerStep,
-    SiteName, SlotName, SlotRole, Span, StageFold, StageInput, StageName, StageOutput, StageSpec, StageStart,
-    Weight,
+    Arithmetic, CloseRule, ConfigMap, Digest, FoldRule, GradientOptimiser, Judge, LineageName, Program,
+    Selector, ServerStep, SiteName, SlotName, SlotRole, Span, StageFold, StageInput, StageName, StageOutput,
+    StageSpec, StageStart, Weight,
 };
 
 use crate::plan::{Aggregation, Assigner, Plan, Straggler, Task};
@@ -20,6 +20,8 @@ pub(crate) const MODEL_SLOT: &str = "model";
 pub(crate) const STATE_SLOT: &str = "state";
 /// How often a collaborator may send results that do not pass before it is given up.
 const ATTEMPTS: u32 = 100;
+/// How the names of tensors end that FedCurv adds up.
+const FEDCURV_SUMMED: [&str; 3] = ["_u", "_v", "_w"];
 /// Names that stand for others in records, or for whoever takes collaborators in.
 const TAKEN: [&str; 5] = ["operator", "server", "federation", "coordinator", "local"];
 
@@ -29,8 +31,6 @@ const TAKEN: [&str; 5] = ["operator", "server", "federation", "coordinator", "lo
 pub enum ProgramError {
     #[error("tasks {first:?} and {second:?} both train, and a round has one model")]
     TwoTrain { first: String, second: String },
-    #[error("task {task:?}: the aggregation {name} is not served yet")]
-    NotServed { task: String, name: &'static str },
     #[error("no group has a task")]
     NoTask,
     #[error("a name cannot be used: {0}")]
@@ -131,16 +131,48 @@ fn close(straggler: Straggler) -> CloseRule {
     }
 }
 
-fn rule(task: &Task) -> Result<FoldRule, ProgramError> {
-    let not_served = |name| ProgramError::NotServed { task: task.name.clone(), name };
-    match task.aggregation {
-        Aggregation::WeightedAverage => Ok(FoldRule::CompatibleMean),
-        Aggregation::Median => Ok(FoldRule::Median),
-        Aggregation::GeometricMedian => Err(not_served("GeometricMedian")),
-        Aggregation::FedCurv => Err(not_served("FedCurvWeightedAverage")),
-        Aggregation::Adagrad { .. } => Err(not_served("AdagradAdaptiveAggregation")),
-        Aggregation::Adam { .. } => Err(not_served("AdamAdaptiveAggregation")),
+/// How tensors become one that no optimiser steps.
+fn rule(aggregation: Aggregation) -> FoldRule {
+    match aggregation {
+        Aggregation::WeightedAverage | Aggregation::Adagrad { .. } | Aggregation::Adam { .. } => {
+            FoldRule::CompatibleMean
+        }
+        Aggregation::Median => FoldRule::Median,
+        Aggregation::GeometricMedian => FoldRule::GeometricMedian,
+        Aggregation::FedCurv => {
+            FoldRule::CompatibleMeanAndSum { summed: FEDCURV_SUMMED.map(str::to_owned).to_vec() }
+        }
     }
+}
+
+fn optimiser(aggregation: Aggregation) -> Option<GradientOptimiser> {
+    match aggregation {
+        Aggregation::Adagrad { learning_rate, initial_accumulator_value: start, epsilon } => {
+            Some(GradientOptimiser::Adagrad { learning_rate, start, epsilon })
+        }
+        Aggregation::Adam { learning_rate, betas: [beta1, beta2], initial_accumulator_value, epsilon } => {
+            let start = initial_accumulator_value;
+            Some(GradientOptimiser::Adam { learning_rate, beta1, beta2, start, epsilon })
+        }
+        _ => None,
+    }
+}
+
+/// What is made of what a task trains: of the model, and of what collaborators share beside it.
+fn folds(plan: &Plan, task: &Task) -> Result<Vec<StageFold>, ProgramError> {
+    let optimiser = optimiser(task.aggregation);
+    // A mean that is rounded to float32 would leave little of a small gradient.
+    let model_rule = if optimiser.is_some() { FoldRule::WeightedMean } else { rule(task.aggregation) };
+    let fold = |slot, rule, optimiser, target| -> Result<StageFold, ProgramError> {
+        let codec = plan.pipeline.is_inexact().then(|| plan.pipeline.name().to_owned());
+        let as_difference = plan.aggregator.use_delta_updates;
+        let step = ServerStep::Told { as_difference, codec, optimiser };
+        Ok(StageFold { slot: SlotName::new(slot)?, rule, weight: Weight::NumExamples, step, target })
+    };
+    Ok(vec![
+        fold(MODEL_SLOT, model_rule, optimiser, LineageName::global())?,
+        fold(STATE_SLOT, rule(task.aggregation), None, LineageName::new(STATE_SLOT)?)?,
+    ])
 }
 
 /// The stages of a round, and which of them tell the best model.
@@ -160,17 +192,7 @@ pub fn program(plan: &Plan) -> Result<Program, ProgramError> {
                 let (first, second) = (first.name.clone(), task.name.clone());
                 return Err(ProgramError::TwoTrain { first, second });
             }
-            let codec = plan.pipeline.is_inexact().then(|| plan.pipeline.name().to_owned());
-            let step = ServerStep::Told { as_difference: plan.aggregator.use_delta_updates, codec };
-            for (slot, target) in [(&slot, &global), (&state_slot, &state)] {
-                folds.push(StageFold {
-                    slot: slot.clone(),
-                    rule: rule(task)?,
-                    weight: Weight::NumExamples,
-                    step: step.clone(),
-                    target: target.clone(),
-                });
-            }
+            folds = self::folds(plan, task)?;
         }
         if task.judges {
             judges.push(Judge { stage: name.clone(), better: Better::Higher });

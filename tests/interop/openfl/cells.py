@@ -77,6 +77,9 @@ LESSONS = {
     "audit": lesson(audit=True),
     "median": lesson(collaborators=3, aggregation=("Median", {})),
     "geometric-median": lesson(collaborators=3, aggregation=("GeometricMedian", {}), tolerance=1e-5),
+    "fedcurv": lesson(
+        runner={"model": "curved"}, opt_treatment="CONTINUE_GLOBAL", aggregation=("FedCurvWeightedAverage", {}), rounds=4
+    ),
     "scalar": lesson(runner={"model": "scalar"}, rounds=4, tolerance=1e-6),
     "scalar-global": lesson(runner={"model": "scalar"}, opt_treatment="CONTINUE_GLOBAL", rounds=4, tolerance=1e-6),
     "resumed": lesson(first_round=1),

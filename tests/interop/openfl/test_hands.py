@@ -10,6 +10,7 @@ import pytest
 import hands
 import harness
 from hands import metric, named, score, trained
+from openfl.utilities.optimizers.numpy import NumPyAdagrad, NumPyAdam
 
 ZETA, COL1, COL2 = harness.NAMES
 TASKS = list(harness.TASKS)
@@ -160,6 +161,31 @@ def test_without_deltas_the_model_is_the_aggregate_itself(begin):
         complete(col1, number, updates[1])
     quits(federation, zeta, col1)
     same(harness.arrays_of(federation.saved("last"))[1], mean(updates))
+
+
+@pytest.mark.stock_differs("wants the parameters to be optimised in the plan")
+@pytest.mark.parametrize("deltas", [False, True])
+@pytest.mark.parametrize(
+    "name, optimiser, settings",
+    [
+        ("AdamAdaptiveAggregation", NumPyAdam, {"learning_rate": 0.3, "betas": [0.5, 0.9], "initial_accumulator_value": 0.25}),
+        ("AdagradAdaptiveAggregation", NumPyAdagrad, {"learning_rate": 0.3}),
+    ],
+)
+def test_an_optimiser_steps_the_model_by_the_recipe(begin, name, optimiser, settings, deltas):
+    federation, zeta, col1 = begin(rounds=3, deltas=deltas, aggregation=(name, settings))
+    optimiser = optimiser(params={name: array.copy() for name, array in FIRST.items()}, **settings)
+    shares = [SIZES[name][0] / (SIZES[ZETA][0] + SIZES[COL1][0]) for name in (ZETA, COL1)]
+    for number in range(3):
+        model = model_of(zeta, number)
+        for name, array in model.items():
+            np.testing.assert_allclose(array, optimiser.params[name], rtol=1e-5, atol=1e-6)
+        updates = [drawn(2 * number), drawn(2 * number + 1)]
+        complete(zeta, number, updates[0], base=model)
+        complete(col1, number, updates[1])
+        gradient = lambda name: sum(share * (model[name] - update[name]) for share, update in zip(shares, updates))  # noqa: E731
+        optimiser.step({name: gradient(name) for name in model})
+    quits(federation, zeta, col1)
 
 
 def test_tasks_come_in_the_plans_order_and_again_until_their_results_are_in(begin):

@@ -53,6 +53,9 @@ fn rules(k: usize) -> Vec<Rule> {
     let byzantine = u32::try_from((k - 3) / 3).unwrap();
     vec![
         Rule::WeightedMean,
+        Rule::CompatibleMean,
+        Rule::CompatibleSum,
+        Rule::GeometricMedian,
         Rule::NormClippedMean(Clip::NormRatio(0.9)),
         Rule::Median,
         Rule::TrimmedMean { share: 0.2 },

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod levels;
+mod openfl;
 mod properties;
 mod refusals;
 mod vectors;

@@ -12,6 +12,7 @@ use crate::{Column, close, fold_all};
 fn rules(k: usize) -> Vec<Rule> {
     let mut rules = vec![
         Rule::WeightedMean,
+        Rule::GeometricMedian,
         Rule::NormClippedMean(Clip::NormRatio(0.8)),
         Rule::NormClippedMean(Clip::NormMax(1.5)),
         Rule::Median,
@@ -59,7 +60,7 @@ proptest! {
     #[test]
     fn tiles_do_not_change_a_bit(seed: u64, k in 1usize..8, tile_len in 1usize..400) {
         let (weights, columns) = cohort(seed, k);
-        for rule in rules(k) {
+        for rule in rules(k).into_iter().chain([Rule::CompatibleMean, Rule::CompatibleSum]) {
             let whole = fold_all(rule, &weights, &columns, usize::MAX / 8).unwrap();
             let tiled = fold_all(rule, &weights, &columns, tile_len).unwrap();
             let bits = |tensors: &[Vec<f64>]| tensors.concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
@@ -120,7 +121,7 @@ proptest! {
                 continue;
             }
             let folded = fold_all(rule, &weights, &columns, 64).unwrap();
-            if matches!(rule, Rule::TrimmedMean { .. }) {
+            if matches!(rule, Rule::TrimmedMean { .. } | Rule::GeometricMedian) {
                 prop_assert!(folded.tensors[0].iter().zip(&exactly).all(|(a, b)| close(*a, *b)));
             } else {
                 prop_assert_eq!(&folded.tensors[0], &exactly, "{:?}", rule);

@@ -62,7 +62,8 @@ fn tiles_that_do_not_agree_are_refused() {
 fn the_prepass_comes_first_and_once() {
     let rows: [&[u8]; 3] = [&[1], &[2], &[3]];
     let tiles = TileSet { dtype: Dtype::U8, rows: &rows, base: Some(&[0]) };
-    for rule in [Rule::NormClippedMean(Clip::NormMax(1.0)), Rule::Krum { byzantine: 0, keep: 1 }] {
+    let krum = Rule::Krum { byzantine: 0, keep: 1 };
+    for rule in [Rule::NormClippedMean(Clip::NormMax(1.0)), krum, Rule::GeometricMedian] {
         let mut fold = Fold::new(rule, &[1.0; 3]).unwrap();
         assert!(fold.needs_prepass());
         assert_eq!(fold.fold(&tiles, &mut [0.0]), Err(Error::NotSealed));
@@ -88,6 +89,7 @@ fn a_value_that_is_not_finite_is_named_or_propagates() {
         assert_eq!(fold(Rule::TrimmedMean { share: 0.4 }), named);
         assert_eq!(fold(Rule::Krum { byzantine: 1, keep: 1 }), named);
         assert_eq!(fold(Rule::NormClippedMean(Clip::NormRatio(2.0))), named);
+        assert_eq!(fold(Rule::GeometricMedian), named);
         let mean = fold(Rule::WeightedMean).unwrap().tensors.concat();
         assert!(!mean[66].is_finite());
         assert_eq!(mean.iter().filter(|value| !value.is_finite()).count(), 1);
@@ -106,6 +108,8 @@ fn a_distance_beyond_f64_is_refused_by_name() {
     assert_eq!(clipped.unwrap_err().to_string(), "the distance of update 2 overflows");
     let krum = fold_all(Rule::Krum { byzantine: 0, keep: 1 }, &[1.0; 3], &far, 64);
     assert!(matches!(krum, Err(Error::DistanceOverflow { .. })));
+    let median = fold_all(Rule::GeometricMedian, &[1.0; 3], &far, 64);
+    assert!(matches!(median, Err(Error::DistanceOverflow { .. })));
 }
 
 #[test]

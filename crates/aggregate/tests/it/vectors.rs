@@ -105,10 +105,10 @@ fn check(case: &Case) {
     }
 }
 
-fn numbers(texts: &[String]) -> Vec<f64> {
+pub(crate) fn numbers(texts: &[String]) -> Vec<f64> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }

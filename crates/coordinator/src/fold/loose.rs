@@ -44,7 +44,7 @@ impl Folder<'_> {
             let rows: Vec<(Manifest, f64)> =
                 given.iter().map(|(manifest, weight)| (in_order(manifest, &like), *weight)).collect();
             let base = if is_known { in_order(&current, &like) } else { like.clone() };
-            let step = if is_known { fold.step.clone() } else { begun(&fold.step) };
+            let step = loose_step(&fold.step, is_known);
             let (fold, order) = (StageFold { step, ..fold.clone() }, based(order, fold, base));
             let contributions =
                 rows.iter().map(|(manifest, weight)| super::Contribution::of(manifest, *weight)).collect();
@@ -82,10 +82,14 @@ impl Folder<'_> {
     }
 }
 
-/// A step of tensors that have no version yet: there is nothing they differ from.
-fn begun(step: &ServerStep) -> ServerStep {
+/// The step of tensors that may be left out: no optimiser keeps anything of them, and those that have no version yet differ from nothing.
+fn loose_step(step: &ServerStep, is_known: bool) -> ServerStep {
     match step {
-        ServerStep::Told { codec, .. } => ServerStep::Told { as_difference: false, codec: codec.clone() },
+        ServerStep::Told { as_difference, codec, .. } => {
+            let as_difference = *as_difference && is_known;
+            ServerStep::Told { as_difference, codec: codec.clone(), optimiser: None }
+        }
+        step if is_known => step.clone(),
         _ => ServerStep::Replace,
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Loaded {
     pub(super) base: Bytes,
     /// For differences: the bytes of the version they are from.
     pub(super) delta_base: Option<Bytes>,
-    /// The moments' bytes, f64; nothing for one that is all zeros still.
+    /// The moments' bytes, f64; nothing for one that has no version yet.
     pub(super) moments: Vec<Option<Bytes>>,
 }
 

@@ -12,14 +12,15 @@ use sheaf_strategy::ServerOptimiser;
 use sheaf_tensor::{Dtype, TensorSpec, element};
 
 use super::fold_error;
+use super::folds::Folds;
 use super::source::Loaded;
 use super::tiles::STRIP_LEN;
 use super::told::{self, Told};
 use crate::Error;
 
-/// A fold that is ready, and the step that follows it.
+/// Folds that are ready, and the step that follows them.
 pub(super) struct Step {
-    pub(super) fold: Fold,
+    pub(super) folds: Folds,
     pub(super) optimiser: ServerOptimiser,
     pub(super) told: Told,
 }
@@ -41,7 +42,7 @@ impl Step {
         spec: &TensorSpec,
         part: Range<usize>,
     ) -> Result<Vec<Bytes>, Error> {
-        let size = spec.dtype.size();
+        let (fold, size) = (self.folds.of(loaded.tile.tensor_idx)?, spec.dtype.size());
         let steps = !self.optimiser.moments().is_empty() && spec.dtype.is_float();
         let mut model = vec![0; part.len() * size];
         let mut difference = vec![0; if self.told == Told::Version { 0 } else { model.len() }];
@@ -50,29 +51,28 @@ impl Step {
         for start in part.clone().step_by(STRIP_LEN) {
             let elements = start..part.end.min(start + STRIP_LEN);
             strip.resize(elements.len());
-            self.fold_strip(loaded, spec.dtype, &elements, &mut strip.folded)?;
+            fold_strip(fold, loaded, spec.dtype, &elements, &mut strip.folded)?;
             let to = start - part.start..elements.end - part.start;
-            if self.told != Told::Version {
-                let current = stretch(&loaded.base, &elements, size);
-                let bytes = to.start * size..to.end * size;
-                let next = model.get_mut(bytes.clone()).unwrap_or_default();
-                told::take_difference(
-                    current,
-                    &strip.folded,
-                    next,
-                    difference.get_mut(bytes).unwrap_or_default(),
-                );
-            } else if steps {
+            let next = if steps {
                 self.step_strip(loaded, spec.dtype, &elements, &mut strip)?;
-                encode(spec.dtype, &strip.next, &mut model, &to)?;
                 for (values, moment) in strip.moments.iter().zip(&mut moments) {
                     encode(Dtype::F64, values, moment, &to)?;
                 }
+                &strip.next
             } else {
-                encode(spec.dtype, &strip.folded, &mut model, &to)?;
                 for (before, moment) in loaded.moments.iter().zip(&mut moments) {
                     keep(before.as_ref(), &elements, moment, &to);
                 }
+                &strip.folded
+            };
+            if self.told == Told::Version {
+                encode(spec.dtype, next, &mut model, &to)?;
+            } else {
+                let current = stretch(&loaded.base, &elements, size);
+                let bytes = to.start * size..to.end * size;
+                let version = model.get_mut(bytes.clone()).unwrap_or_default();
+                let difference = difference.get_mut(bytes).unwrap_or_default();
+                told::take_difference(current, next, version, difference);
             }
         }
         refuse_non_finite(spec, &model, loaded.tile.start + part.start as u64)?;
@@ -87,29 +87,6 @@ impl Step {
             Told::Difference => vec![difference],
         };
         Ok(made.into_iter().chain(moments).map(Bytes::from).collect())
-    }
-
-    fn fold_strip(
-        &self,
-        loaded: &Loaded,
-        dtype: Dtype,
-        elements: &Range<usize>,
-        folded: &mut [f64],
-    ) -> Result<(), Error> {
-        let rows: Vec<&[u8]> = loaded.rows.iter().map(|row| stretch(row, elements, dtype.size())).collect();
-        let fold = |base: &[u8], folded: &mut [f64]| {
-            self.fold.fold(&TileSet { dtype, rows: &rows, base: Some(base) }, folded).map_err(fold_error)
-        };
-        let Some(delta_base) = &loaded.delta_base else {
-            return fold(stretch(&loaded.base, elements, dtype.size()), folded);
-        };
-        fold(&vec![0; elements.len() * dtype.size()], folded)?;
-        let mut from = vec![0.0; folded.len()];
-        element::to_f64(dtype, stretch(delta_base, elements, dtype.size()), &mut from).map_err(fold_error)?;
-        for (folded, from) in folded.iter_mut().zip(from) {
-            *folded += from;
-        }
-        Ok(())
     }
 
     fn step_strip(
@@ -127,12 +104,35 @@ impl Step {
                     let before = stretch(before, elements, F64_SIZE);
                     element::to_f64(Dtype::F64, before, values).map_err(fold_error)?;
                 }
-                None => values.fill(0.0),
+                None => values.fill(self.optimiser.start()),
             }
         }
         let mut moments: Vec<&mut [f64]> = strip.moments.iter_mut().map(|moment| &mut moment[..]).collect();
         self.optimiser.step(&strip.current, &strip.folded, &mut moments, &mut strip.next).map_err(fold_error)
     }
+}
+
+fn fold_strip(
+    fold: &Fold,
+    loaded: &Loaded,
+    dtype: Dtype,
+    elements: &Range<usize>,
+    folded: &mut [f64],
+) -> Result<(), Error> {
+    let rows: Vec<&[u8]> = loaded.rows.iter().map(|row| stretch(row, elements, dtype.size())).collect();
+    let fold = |base: &[u8], folded: &mut [f64]| {
+        fold.fold(&TileSet { dtype, rows: &rows, base: Some(base) }, folded).map_err(fold_error)
+    };
+    let Some(delta_base) = &loaded.delta_base else {
+        return fold(stretch(&loaded.base, elements, dtype.size()), folded);
+    };
+    fold(&vec![0; elements.len() * dtype.size()], folded)?;
+    let mut from = vec![0.0; folded.len()];
+    element::to_f64(dtype, stretch(delta_base, elements, dtype.size()), &mut from).map_err(fold_error)?;
+    for (folded, from) in folded.iter_mut().zip(from) {
+        *folded += from;
+    }
+    Ok(())
 }
 
 impl Strip {
@@ -193,8 +193,7 @@ const F64_SIZE: usize = Dtype::F64.size();
 mod tests {
     use super::*;
     use crate::fold::tiles::Tile;
-    use sheaf_aggregate::Rule;
-    use sheaf_domain::{AdaptiveKind, ByteSpan, ServerStep};
+    use sheaf_domain::{AdaptiveKind, ByteSpan, Digest, FoldRule, GradientOptimiser, Manifest, ServerStep};
 
     fn bytes(dtype: Dtype, values: &[f64]) -> Bytes {
         let mut bytes = vec![0; values.len() * dtype.size()];
@@ -217,8 +216,10 @@ mod tests {
     }
 
     fn step(step: &ServerStep, weights: &[f64]) -> Step {
-        let fold = Fold::new(Rule::WeightedMean, weights).unwrap();
-        Step { fold, optimiser: ServerOptimiser::new(step, 1).unwrap(), told: Told::of(step) }
+        let spec = TensorSpec::new("w", Dtype::F32, [1]).unwrap();
+        let model = Manifest::over_pieces(vec![spec], 4, &[Digest::of(b"w")]).unwrap();
+        let folds = Folds::new(&FoldRule::WeightedMean, weights, &model).unwrap();
+        Step { folds, optimiser: ServerOptimiser::new(step, 1).unwrap(), told: Told::of(step) }
     }
 
     const ADAM: ServerStep = ServerStep::Adaptive {
@@ -275,7 +276,10 @@ mod tests {
             (0..len).map(|idx| ((idx * 7919 + seed * 104_729) % 1009) as f64 / 31.0 - 16.0).collect()
         };
         let spec = TensorSpec::new("w", Dtype::F32, [len as u64]).unwrap();
-        for server_step in [&ServerStep::Replace, &MOMENTUM, &ADAM] {
+        let (learning_rate, beta1, beta2) = (0.1, 0.9, 0.99);
+        let optimiser = GradientOptimiser::Adam { learning_rate, beta1, beta2, start: 0.5, epsilon: 1e-8 };
+        let told = ServerStep::Told { as_difference: true, codec: None, optimiser: Some(optimiser) };
+        for server_step in [&ServerStep::Replace, &MOMENTUM, &ADAM, &told] {
             let step = step(server_step, &[1.5, 2.0, 0.7]);
             let before = Some(bytes(Dtype::F64, &row(9).iter().map(|value| value.abs()).collect::<Vec<_>>()));
             let moments = vec![before; step.optimiser.moments().len()];

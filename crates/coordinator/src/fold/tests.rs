@@ -16,6 +16,8 @@ use sheaf_tensor::{Dtype, TensorSpec};
 use super::Folder;
 use crate::models;
 
+mod aggregations;
+
 struct World {
     blob: MemoryBlobs,
     compute: Compute,
@@ -23,7 +25,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        World { blob: MemoryBlobs::new(ByteSize::from_bytes(1 << 20)), compute: Compute::new(1) }
+        World { blob: MemoryBlobs::new(ByteSize::from_bytes(16 << 20)), compute: Compute::new(1) }
     }
 
     /// Stores a model of one tensor.
@@ -36,7 +38,8 @@ impl World {
         let mut hasher = ModelHasher::new();
         hasher.tensor(&spec);
         hasher.bytes(&bytes);
-        let manifest = Manifest::over_pieces(vec![spec], 1 << 20, &[piece]).unwrap();
+        let pieces = if bytes.is_empty() { Vec::new() } else { vec![piece] };
+        let manifest = Manifest::over_pieces(vec![spec], 1 << 20, &pieces).unwrap();
         (Arc::new(manifest), hasher.finish())
     }
 
@@ -144,7 +147,7 @@ async fn told(
     for (name, values, num_examples) in rows {
         handed_in.push((world.named(name, values).await, *num_examples));
     }
-    let step = ServerStep::Told { as_difference, codec: codec.map(str::to_owned) };
+    let step = ServerStep::Told { as_difference, codec: codec.map(str::to_owned), optimiser: None };
     let mut order = order(handed_in, (FoldRule::CompatibleMean, step), (Arc::new(current), Digest::of(b"4")));
     order.loose.extend(loose.then(slot));
     let hold = |_: &LineageName, _| Ok(Hold::new("made").unwrap());

@@ -48,8 +48,8 @@ impl Told {
     /// What the first pass of a step leaves behind.
     pub(super) fn of(step: &ServerStep) -> Told {
         match step {
-            ServerStep::Told { as_difference: true, codec: None } => Told::Both,
-            ServerStep::Told { as_difference: true, codec: Some(_) } => Told::Difference,
+            ServerStep::Told { as_difference: true, codec: None, .. } => Told::Both,
+            ServerStep::Told { as_difference: true, codec: Some(_), .. } => Told::Difference,
             _ => Told::Version,
         }
     }
@@ -73,17 +73,18 @@ pub(super) fn check_single(step: &ServerStep, model: &Manifest) -> Result<(), Er
     }
 }
 
-/// The version and the difference of a strip: `next = current + (folded − current)`, each rounded to float32.
+/// The version and the difference of a strip: `next = current + (stepped − current)`, each rounded to float32; `stepped` is the folded
+/// value, or what an optimiser made of it.
 ///
 /// # Shapes
-/// `current`: the bytes of as many float32 as `folded` has values; `next` and `difference` as long.
-#[expect(clippy::cast_possible_truncation, reason = "folded values are rounded to float32 here")]
-pub(super) fn take_difference(current: &[u8], folded: &[f64], next: &mut [u8], difference: &mut [u8]) {
+/// `current`: the bytes of as many float32 as `stepped` has values; `next` and `difference` as long.
+#[expect(clippy::cast_possible_truncation, reason = "what is told is rounded to float32 here")]
+pub(super) fn take_difference(current: &[u8], stepped: &[f64], next: &mut [u8], difference: &mut [u8]) {
     let current = current.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw));
     let next = next.as_chunks_mut::<4>().0.iter_mut();
     let difference = difference.as_chunks_mut::<4>().0.iter_mut();
-    for (((current, folded), next), difference) in current.zip(folded).zip(next).zip(difference) {
-        let differs_by = *folded as f32 - current;
+    for (((current, stepped), next), difference) in current.zip(stepped).zip(next).zip(difference) {
+        let differs_by = *stepped as f32 - current;
         *difference = differs_by.to_le_bytes();
         *next = (current + differs_by).to_le_bytes();
     }
@@ -99,7 +100,9 @@ impl Folder<'_> {
         folded: NewVersion,
         hold_for: &impl Fn(&LineageName) -> Result<Hold, Error>,
     ) -> Result<Vec<NewVersion>, Error> {
-        let ServerStep::Told { as_difference, codec: Some(codec) } = step else { return Ok(vec![folded]) };
+        let ServerStep::Told { as_difference, codec: Some(codec), .. } = step else {
+            return Ok(vec![folded]);
+        };
         let coder = self.coder.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, format!("nobody here has the codec {codec:?} yet"))
         })?;

@@ -30,7 +30,7 @@ fn stages(close: &CloseRule, sites: [&[&str]; 3]) -> Vec<StageSpec> {
     for spec in &mut stages {
         spec.close = close.clone();
         for fold in &mut spec.folds {
-            fold.step = ServerStep::Told { as_difference: true, codec: None };
+            fold.step = ServerStep::Told { as_difference: true, codec: None, optimiser: None };
         }
     }
     stages

@@ -1,13 +1,20 @@
 //! What holds for every server step: tiles do not matter, nothing moves without a difference, and the signs are right.
 
 use proptest::prelude::*;
-use sheaf_domain::{AdaptiveKind, ServerStep};
+use sheaf_domain::{AdaptiveKind, GradientOptimiser, ServerStep};
 use sheaf_strategy::ServerOptimiser;
 
 fn steps() -> Vec<ServerStep> {
     let mut steps = vec![ServerStep::Replace, ServerStep::Momentum { learning_rate: 0.5, momentum: 0.9 }];
     for kind in [AdaptiveKind::Adagrad, AdaptiveKind::Adam, AdaptiveKind::Yogi] {
         steps.push(ServerStep::Adaptive { kind, learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 1e-3 });
+    }
+    let (learning_rate, start) = (0.1, 0.0);
+    for optimiser in [
+        GradientOptimiser::Adagrad { learning_rate, start, epsilon: 1e-10 },
+        GradientOptimiser::Adam { learning_rate, beta1: 0.9, beta2: 0.99, start, epsilon: 1e-8 },
+    ] {
+        steps.push(ServerStep::Told { as_difference: false, codec: None, optimiser: Some(optimiser) });
     }
     steps
 }

@@ -1,6 +1,6 @@
 //! Parameters and slices that are refused, in which words and as which kind.
 
-use sheaf_domain::{AdaptiveKind, ClipBound, ErrorKind, FoldRule, ServerStep};
+use sheaf_domain::{AdaptiveKind, ClipBound, ErrorKind, FoldRule, GradientOptimiser, ServerStep};
 use sheaf_strategy::{Error, ServerOptimiser, fold_rule};
 
 fn refusal(step: &ServerStep) -> String {
@@ -19,7 +19,14 @@ fn a_parameter_out_of_range_is_named() {
         beta2,
         tau,
     };
+    let gradient = |start, epsilon| ServerStep::Told {
+        as_difference: true,
+        codec: None,
+        optimiser: Some(GradientOptimiser::Adagrad { learning_rate: 0.1, start, epsilon }),
+    };
     let cases = [
+        (gradient(-0.1, 1.0), "start is -0.1, but must be finite and at least 0"),
+        (gradient(0.1, 0.0), "epsilon is 0, but must be positive and finite"),
         (momentum(0.0, 0.9), "server learning rate is 0, but must be positive and finite"),
         (momentum(f64::NAN, 0.9), "server learning rate is NaN, but must be positive and finite"),
         (momentum(1.0, 1.0), "server momentum is 1, but must be in [0, 1)"),
@@ -60,14 +67,22 @@ fn every_rule_of_a_plan_has_its_fold() {
         (FoldRule::WeightedMean, Rule::WeightedMean),
         (clip(ClipBound::NormRatio(4.0)), Rule::NormClippedMean(Clip::NormRatio(4.0))),
         (clip(ClipBound::NormMax(2.0)), Rule::NormClippedMean(Clip::NormMax(2.0))),
+        (FoldRule::CompatibleMean, Rule::CompatibleMean),
+        (FoldRule::GeometricMedian, Rule::GeometricMedian),
         (FoldRule::Median, Rule::Median),
         (FoldRule::TrimmedMean { share: 0.2 }, Rule::TrimmedMean { share: 0.2 }),
         (FoldRule::Krum { byzantine: 1, keep: 2 }, Rule::Krum { byzantine: 1, keep: 2 }),
     ];
     for (rule, expected) in cases {
-        assert_eq!(fold_rule(&rule), Ok(expected));
+        assert_eq!(fold_rule(&rule, "w"), Ok(expected));
     }
-    assert_eq!(fold_rule(&FoldRule::Adopt), Err(Error::Adopts));
+    assert_eq!(fold_rule(&FoldRule::Adopt, "w"), Err(Error::Adopts));
+    let sums = FoldRule::CompatibleMeanAndSum { summed: vec!["_u".to_owned(), "_v".to_owned()] };
+    for (tensor, expected) in
+        [("a_u", Rule::CompatibleSum), ("_v", Rule::CompatibleSum), ("u", Rule::CompatibleMean)]
+    {
+        assert_eq!(fold_rule(&sums, tensor), Ok(expected), "{tensor}");
+    }
 }
 
 #[test]

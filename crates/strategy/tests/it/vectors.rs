@@ -1,4 +1,4 @@
-//! Agreement with NumPy and with Flower over several rounds; `testdata/README.md` tells how the vectors are made.
+//! Agreement with NumPy, with Flower and with OpenFL over several rounds; `testdata/README.md` tells how the vectors are made.
 
 use std::collections::BTreeMap;
 
@@ -35,6 +35,11 @@ fn every_server_optimiser_agrees_with_flower() {
     check_all(include_str!("../../testdata/flower_vectors.json"), 9);
 }
 
+#[test]
+fn every_optimiser_of_gradients_agrees_with_openfl() {
+    check_all(include_str!("../../testdata/openfl_vectors.json"), 6);
+}
+
 fn check_all(text: &str, expected_cases: usize) {
     let cases: Vec<Case> = serde_json::from_str(text).unwrap();
     assert_eq!(cases.len(), expected_cases);
@@ -50,7 +55,7 @@ fn check(case: &Case) {
     for (round, text) in (1..).zip(&case.rounds) {
         let optimiser = ServerOptimiser::new(&case.step, round).unwrap();
         names = optimiser.moments();
-        moments.resize(names.len(), vec![0.0; model.len()]);
+        moments.resize(names.len(), vec![optimiser.start(); model.len()]);
         let folded = fold(&case.rule, text, &model);
         let mut slices: Vec<&mut [f64]> = moments.iter_mut().map(Vec::as_mut_slice).collect();
         let mut next = vec![f64::NAN; model.len()];
@@ -70,7 +75,7 @@ fn fold(rule: &FoldRule, round: &Round, model: &[f64]) -> Vec<f64> {
     let rows: Vec<&[u8]> = updates.iter().map(Vec::as_slice).collect();
     let base = bytes(model);
     let tiles = TileSet { dtype: Dtype::F64, rows: &rows, base: Some(&base) };
-    let mut fold = Fold::new(fold_rule(rule).unwrap(), &numbers(&round.weights)).unwrap();
+    let mut fold = Fold::new(fold_rule(rule, "x").unwrap(), &numbers(&round.weights)).unwrap();
     while fold.needs_prepass() {
         fold.observe(&tiles).unwrap();
         fold.seal().unwrap();

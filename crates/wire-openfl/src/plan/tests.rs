@@ -205,6 +205,19 @@ fn classes_that_are_not_known_are_refused_by_name() {
         let error = read_changed("{function: train_task}", &to).expect_err(class).to_string();
         assert!(error.starts_with("line 9: ") && error.contains(said), "{error}");
     }
+    for (settings, said) in [
+        ("params: {w: [1.0]}", "line 9: params of the aggregation AdamAdaptiveAggregation is not served"),
+        ("agg_func: Median", "line 9: agg_func of the aggregation AdamAdaptiveAggregation is not served"),
+        ("betas: [0.9]", "line 9: betas of aggregation_type must be"),
+        ("rate: 1", "line 9: aggregation_type has no setting \"rate\""),
+    ] {
+        let class = "openfl.interface.aggregation_functions.AdamAdaptiveAggregation";
+        let to = format!(
+            "{{function: train_task, aggregation_type: {{template: {class}, settings: {{{settings}}}}}}}"
+        );
+        let error = read_changed("{function: train_task}", &to).expect_err(settings).to_string();
+        assert!(error.contains(said), "{error}");
+    }
     for section in ["compression_pipeline", "straggler_handling_policy"] {
         let to = format!("tasks:\n  train: {{function: f}}\n{section}: {{template: src.mine.Own}}\n");
         let error = read_changed("tasks:\n  train: {function: train_task}\n", &to).expect_err(section);

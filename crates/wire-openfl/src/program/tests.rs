@@ -33,7 +33,7 @@ fn a_round_is_its_tasks_beside_one_another() {
     }
     let fold = &program.stages[1].folds[0];
     assert_eq!(fold.rule, FoldRule::CompatibleMean);
-    assert_eq!(fold.step, ServerStep::Told { as_difference: true, codec: None });
+    assert_eq!(fold.step, ServerStep::Told { as_difference: true, codec: None, optimiser: None });
     let judges: Vec<&str> = program.judges.iter().map(|judge| judge.stage.as_str()).collect();
     assert_eq!(judges, ["aggregated_model_validation"]);
     assert_eq!((run_plan(&plan, 0).rounds, run_plan(&plan, 2).rounds), (5, 3));
@@ -76,7 +76,48 @@ fn stragglers_and_pipelines_are_rules_of_the_round() {
     let deadline = Some(Span::from_secs(4));
     assert_eq!(program.stages[0].close, CloseRule::Together { share: 1.0, min: 2, deadline });
     let codec = Some("STCPipeline".to_owned());
-    assert_eq!(program.stages[1].folds[0].step, ServerStep::Told { as_difference: true, codec });
+    assert_eq!(
+        program.stages[1].folds[0].step,
+        ServerStep::Told { as_difference: true, codec, optimiser: None }
+    );
+}
+
+/// The folds of a plan whose training aggregates with this class, of the model and of what is shared beside it.
+fn folds_with(class: &str, settings: &str) -> Vec<StageFold> {
+    let module = "openfl.interface.aggregation_functions";
+    let more = format!(
+        "  train:\n    function: train_task\n    kwargs: {{optimizer: SGD}}\n\
+         \x20   aggregation_type: {{template: {module}.{class}, settings: {{{settings}}}}}\n{BY_DEFAULT}"
+    );
+    program(&read(&more, "a, b", None)).unwrap().stages.remove(1).folds
+}
+
+#[test]
+fn aggregations_are_rules_of_the_fold_and_optimisers_of_its_step() {
+    let summed = ["_u", "_v", "_w"].map(str::to_owned).to_vec();
+    for (class, rule) in [
+        ("WeightedAverage", FoldRule::CompatibleMean),
+        ("Median", FoldRule::Median),
+        ("GeometricMedian", FoldRule::GeometricMedian),
+        ("FedCurvWeightedAverage", FoldRule::CompatibleMeanAndSum { summed }),
+    ] {
+        for fold in folds_with(class, "") {
+            assert_eq!(fold.rule, rule);
+            assert_eq!(fold.step, ServerStep::Told { as_difference: true, codec: None, optimiser: None });
+        }
+    }
+    let adagrad = GradientOptimiser::Adagrad { learning_rate: 0.5, start: 0.1, epsilon: 1e-10 };
+    let (beta1, beta2) = (0.5, 0.75);
+    let adam = GradientOptimiser::Adam { learning_rate: 0.01, beta1, beta2, start: 2.0, epsilon: 1e-8 };
+    for (class, settings, expected) in [
+        ("AdagradAdaptiveAggregation", "learning_rate: 0.5", adagrad),
+        ("AdamAdaptiveAggregation", "betas: [0.5, 0.75], initial_accumulator_value: 2", adam),
+    ] {
+        let told = |optimiser| ServerStep::Told { as_difference: true, codec: None, optimiser };
+        let [model, state] = <[StageFold; 2]>::try_from(folds_with(class, settings)).unwrap();
+        assert_eq!((model.rule, model.step), (FoldRule::WeightedMean, told(Some(expected))));
+        assert_eq!((state.rule, state.step), (FoldRule::CompatibleMean, told(None)));
+    }
 }
 
 #[test]

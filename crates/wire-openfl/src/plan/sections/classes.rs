@@ -26,6 +26,16 @@ pub(super) fn aggregation(node: Option<&Node>) -> Result<Aggregation, PlanError>
     {
         return Err(unknown_class(module, class, line));
     }
+    // Upstream takes the parameters to be optimised from here; in a file they can only be numbers, which the model has.
+    for key in ["params", "model_interface", "agg_func"] {
+        if let Some(node) = settings.node(key) {
+            return Err(PlanError::NotServed {
+                what: format!("{key} of the aggregation {class}"),
+                place: Place(node.line),
+                reason: "what is optimised is the model",
+            });
+        }
+    }
     let rate = |key, default| {
         settings.number(key, default, "a number above 0", |value| value > 0.0 && value.is_finite())
     };

@@ -32,6 +32,14 @@ MODELS = {
         "scale": ((1,), np.float32),
         "square": ((7, 7), np.float32),
     },
+    # Some of them FedCurv adds up, by how their names end; with its state the optimizer's too.
+    "curved": {
+        "dense/kernel": ((8, 3), np.float32),
+        "dense/kernel_u": ((8, 3), np.float32),
+        "dense/kernel_v": ((8, 3), np.float32),
+        "bias_w": ((1,), np.float32),
+        "w_": ((3,), np.float32),
+    },
 }
 
 
