@@ -19,6 +19,8 @@ from openfl.interface.cli_helper import WORKSPACE
 from openfl.pipelines import NoCompressionPipeline
 from openfl.protocols import base_pb2, utils
 from openfl.utilities.split import split_tensor_dict_for_holdouts
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE / "workspace"
@@ -200,7 +202,8 @@ class Server(Program):
             command = [program, *(["aggregator"] if program.name == "fx" else ["openfl"]), "start"]
         command += ["-p", "plan/plan.yaml", "-c", "plan/cols.yaml"]
         command += ["--task_group", task_group] if task_group else []
-        super().__init__(world, name, command)
+        # The stock one writes event files only when it is told to so.
+        super().__init__(world, name, command, TENSORBOARD="1")
 
     def start(self):
         super().start()
@@ -324,6 +327,22 @@ def metrics(directory, origin):
     """The same without times, in the order of rounds."""
     rounds = [{key: value for key, value in line.items() if key not in TIMES} for line in written(directory, origin)]
     return sorted(rounds, key=lambda line: line["round_number"])
+
+
+def board(directory, origin):
+    """The scalars of a participant's event files, as TensorBoard's own messages and checksums say: (tag, step) to value."""
+    found = {}
+    for file in sorted((directory / "logs" / f"{origin}_tensorboard").iterdir()):
+        content = file.read_bytes()
+        while content:
+            end = 12 + int.from_bytes(content[:8], "little")
+            record = content[12:end]
+            for checked, checksum in ((content[:8], content[8:12]), (record, content[end : end + 4])):
+                assert int.from_bytes(checksum, "little") == masked_crc32c(checked)
+            content = content[end + 4 :]
+            event = Event.FromString(record)
+            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    return found
 
 
 def arrays_of(model, pipeline=None):

@@ -342,6 +342,8 @@ def test_metrics_are_averaged_by_the_data_of_their_task_and_written_down(begin):
         "aggregator/audit/level": 0.5,
     }
     assert federation.metrics() == [{"round_number": number} | wanted for number in range(2)]
+    board = {place: value for place, value in harness.board(federation.server.home, "aggregator").items() if place[0] in wanted}
+    assert board == {(name, number): np.float32(value) for name, value in wanted.items() for number in range(2)}
 
 
 def test_tensors_that_come_up_later_are_averaged_and_served_but_not_saved(begin):
