@@ -23,6 +23,7 @@ use crate::error::{CallError, Sort};
 use crate::header::{self, HeaderError, Peer};
 use crate::plan::Plan;
 use crate::proto::openfl::aggregator::MessageHeader;
+use crate::tensors::Limits;
 
 /// What a federation is made of.
 #[derive(Debug, Clone)]
@@ -63,6 +64,8 @@ pub(crate) struct Inner {
     indices: Indices,
     pub(crate) encoded: EncodedCache,
     pub(crate) compute: Compute,
+    /// How much of a tensor that comes in is believed.
+    pub(crate) limits: Limits,
     /// For those that hold a whole tensor in memory while they turn it.
     pub(crate) whole_tensors: Semaphore,
     /// Set once the run is over and its files are written.

@@ -25,7 +25,8 @@ const PIECE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// How frames begin and end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
+    /// A flag and a length of four bytes; the stream's end is the end.
     Grpc,
     /// A length of four bytes; one of zero ends the body.
     Http,
@@ -40,11 +41,10 @@ impl Framing {
     }
 }
 
-/// The results that come in the frames of a body.
-pub(crate) struct FramedPieces {
-    body: Body,
+/// Takes the results out of their frames, as they come.
+#[derive(Debug)]
+pub struct Frames {
     framing: Framing,
-    ready: Bytes,
     prefix: Vec<u8>,
     /// What is still to come of the frame.
     left: u64,
@@ -58,12 +58,11 @@ fn broken(message: impl std::fmt::Display) -> CallError {
     CallError::new(Sort::Results, message)
 }
 
-impl FramedPieces {
-    pub(crate) fn new(body: Body, framing: Framing) -> FramedPieces {
-        FramedPieces {
-            body,
+impl Frames {
+    /// Begins before the first frame.
+    pub fn new(framing: Framing) -> Frames {
+        Frames {
             framing,
-            ready: Bytes::new(),
             prefix: Vec::new(),
             left: 0,
             inside: Bytes::new(),
@@ -73,13 +72,45 @@ impl FramedPieces {
         }
     }
 
+    /// The next stretch of results in what there is of the body; none when all of `ready` is read.
+    ///
+    /// # Errors
+    /// A compressed frame, one over the bound, one that is no message, and what comes after the end.
+    pub fn next(&mut self, ready: &mut Bytes) -> Result<Option<Bytes>, CallError> {
+        loop {
+            if (self.left > 0 || !self.inside.is_empty())
+                && let Some(bytes) = self.within(ready)?
+            {
+                return Ok(Some(bytes));
+            }
+            if ready.is_empty() {
+                return Ok(None);
+            }
+            if self.left == 0 {
+                self.begin(ready)?;
+            }
+        }
+    }
+
+    /// Whether the body may end here.
+    ///
+    /// # Errors
+    /// It ends inside a frame, or before its last one.
+    pub fn finish(&self) -> Result<(), CallError> {
+        let is_whole = self.prefix.is_empty() && self.left == 0;
+        if is_whole && (self.framing == Framing::Grpc || self.has_ended) {
+            return Ok(());
+        }
+        Err(broken("the body ends before its end"))
+    }
+
     /// Reads the beginning of a frame, as far as it is there.
-    fn begin(&mut self) -> Result<(), CallError> {
+    fn begin(&mut self, ready: &mut Bytes) -> Result<(), CallError> {
         if self.has_ended {
             return Err(broken("the body goes on after its end"));
         }
         let missing = self.framing.prefix_len() - self.prefix.len();
-        self.prefix.extend_from_slice(&self.ready.split_to(missing.min(self.ready.len())));
+        self.prefix.extend_from_slice(&ready.split_to(missing.min(ready.len())));
         let (flag, len) = match (self.framing, self.prefix.as_slice()) {
             (Framing::Grpc, [flag, a, b, c, d]) => (*flag, u32::from_be_bytes([*a, *b, *c, *d])),
             (Framing::Http, [a, b, c, d]) => (0, u32::from_be_bytes([*a, *b, *c, *d])),
@@ -100,10 +131,10 @@ impl FramedPieces {
     }
 
     /// The next stretch of results in what is there of the frame.
-    fn within(&mut self) -> Result<Option<Bytes>, CallError> {
+    fn within(&mut self, ready: &mut Bytes) -> Result<Option<Bytes>, CallError> {
         if self.inside.is_empty() {
-            let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(self.ready.len());
-            self.inside = self.ready.split_to(len);
+            let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(ready.len());
+            self.inside = ready.split_to(len);
             self.left -= len as u64;
         }
         while let Some(event) = self.fields.next(&mut self.inside).map_err(broken)? {
@@ -118,6 +149,19 @@ impl FramedPieces {
             self.fields.finish().map_err(broken)?;
         }
         Ok(None)
+    }
+}
+
+/// The results that come in the frames of a body.
+pub(crate) struct FramedPieces {
+    body: Body,
+    frames: Frames,
+    ready: Bytes,
+}
+
+impl FramedPieces {
+    pub(crate) fn new(body: Body, framing: Framing) -> FramedPieces {
+        FramedPieces { body, frames: Frames::new(framing), ready: Bytes::new() }
     }
 
     async fn fetch(&mut self) -> Result<bool, CallError> {
@@ -139,24 +183,11 @@ impl FramedPieces {
 impl Pieces for FramedPieces {
     async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
         loop {
-            if (self.left > 0 || !self.inside.is_empty())
-                && let Some(bytes) = self.within()?
-            {
+            if let Some(bytes) = self.frames.next(&mut self.ready)? {
                 return Ok(Some(bytes));
             }
-            if self.ready.is_empty() {
-                if self.fetch().await? {
-                    continue;
-                }
-                let is_whole = self.prefix.is_empty() && self.left == 0;
-                return match self.framing {
-                    Framing::Grpc if is_whole => Ok(None),
-                    Framing::Http if is_whole && self.has_ended => Ok(None),
-                    _ => Err(broken("the body ends before its end")),
-                };
-            }
-            if self.left == 0 {
-                self.begin()?;
+            if !self.fetch().await? {
+                return self.frames.finish().map(|()| None);
             }
         }
     }

@@ -20,10 +20,8 @@ use crate::federation::{Caller, Federation, Index};
 use crate::header::Peer;
 use crate::program::{MODEL_SLOT, STATE_SLOT, stage_of, weight};
 use crate::results::{Part, ResultsReader, Sent};
-use crate::tensors::{Decoder, Head, Limits};
+use crate::tensors::{Decoder, Head};
 
-/// The longest metadata of one transformer, in bytes: a shift takes about twelve for each element.
-const METADATA_LEN_MAX: u64 = 64 << 20;
 /// How long results of the next round wait for it to begin.
 const NEXT_ROUND_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The most bytes of a decoded stretch that are passed on at once.
@@ -89,8 +87,7 @@ impl Federation {
         pieces: &mut impl Pieces,
         taken: &mut Taken,
     ) -> Result<String, CallError> {
-        let limits = Limits { metadata_len_max: METADATA_LEN_MAX, ..Limits::default() };
-        let mut reader = ResultsReader::new(limits);
+        let mut reader = ResultsReader::new(self.inner().limits);
         let mut caller: Option<Caller<'_>> = None;
         let mut sent: Option<Sent> = None;
         let mut update: Option<Update<'_>> = None;
@@ -255,10 +252,9 @@ impl Update<'_> {
         if has("secagg") {
             return Err(results("secure aggregation is not served"));
         }
-        let pipeline = self.federation.inner().plan.pipeline;
-        let codec = pipeline.of_tags(&head.tags).map_err(|fault| results(fault.of(&head.name)))?;
-        let limits = Limits { metadata_len_max: METADATA_LEN_MAX, ..Limits::default() };
-        let decoder = Decoder::new(codec, &head, &limits).map_err(results)?;
+        let of = self.federation.inner();
+        let codec = of.plan.pipeline.of_tags(&head.tags).map_err(|fault| results(fault.of(&head.name)))?;
+        let decoder = Decoder::new(codec, &head, &of.limits).map_err(results)?;
         let shape = decoder.shape().clone();
         let what = if head.report {
             if shape.num_elements() != 1 {

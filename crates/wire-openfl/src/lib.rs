@@ -12,7 +12,7 @@ mod encoded;
 pub mod error;
 mod federation;
 pub mod fields;
-mod frames;
+pub mod frames;
 mod grpc;
 pub mod header;
 mod intake;

@@ -65,6 +65,16 @@ pub enum Pipeline {
 }
 
 impl Pipeline {
+    /// The longest metadata of one transformer that tensors of at most so many elements have, in bytes: only a shift tells something of each.
+    pub fn metadata_len_max(self, num_elements: u64) -> u64 {
+        match self {
+            Pipeline::RandomShift => {
+                METADATA_LEN.saturating_add(SHIFT_LEN.saturating_mul(num_elements)).min(SHIFTS_LEN_MAX)
+            }
+            _ => METADATA_LEN,
+        }
+    }
+
     /// The name of its class in a plan.
     pub fn name(self) -> &'static str {
         match self {
@@ -107,6 +117,13 @@ impl Pipeline {
         }
     }
 }
+
+/// What a transformer's metadata may come to that tells nothing of each element: shapes, tables of codes.
+const METADATA_LEN: u64 = 64 * 1_024;
+/// What a shift tells of an element: an entry of a map, with its place and a float32.
+const SHIFT_LEN: u64 = 16;
+/// The most that shifts of one tensor come to.
+const SHIFTS_LEN_MAX: u64 = 64 << 20;
 
 /// How much of a tensor is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ mod wire;
 use crate::target::{Target, Verdict};
 
 /// Every target, in the order of `cargo xtask fuzz --list`.
-pub const ALL: [Target; 24] = [
+pub const ALL: [Target; 25] = [
     protobuf::TARGET,
     json::NATIVE,
     json::ADMIN,
@@ -41,13 +41,14 @@ pub const ALL: [Target; 24] = [
     flower::FAB,
     flower_headers::TARGET,
     join::TARGET,
+    openfl::FRAMES,
     openfl::RESULTS,
     openfl::PLAN,
 ];
 
 /// The target of a name.
 pub fn named(name: &str) -> Option<&'static Target> {
-    static TARGETS: [Target; 24] = ALL;
+    static TARGETS: [Target; 25] = ALL;
     TARGETS.iter().find(|target| target.name == name)
 }
 

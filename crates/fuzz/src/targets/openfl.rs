@@ -3,15 +3,27 @@
 use bytes::Bytes;
 use prost::Message as _;
 use sheaf_tensor::{Dtype, Tensor, TensorSpec};
+use sheaf_wire_openfl::frames::{Frames, Framing};
 use sheaf_wire_openfl::plan::{self, Surroundings};
 use sheaf_wire_openfl::proto::openfl::aggregator::TaskResults;
-use sheaf_wire_openfl::proto::{ModelProto, NamedTensor};
+use sheaf_wire_openfl::proto::{DataStream, ModelProto, NamedTensor};
 use sheaf_wire_openfl::results::{Part, ResultsReader};
 use sheaf_wire_openfl::state::ModelReader;
 use sheaf_wire_openfl::tensors::{self, Decoder, Limits, Pipeline};
 
 use crate::form::Form;
 use crate::target::{Ceiling, Probe, Target, Verdict};
+
+/// The frames of an upload, over gRPC and over HTTP, read in pieces and at once. The first byte chooses the framing.
+pub(super) const FRAMES: Target = Target {
+    name: "openfl-frames",
+    about: "the frames of OpenFL's task results",
+    form: Form::ChosenText(FRAME_WORDS),
+    len_max: 16 * 1024,
+    ceiling: Ceiling { per_byte: 160, constant: 16 * 1024 },
+    samples: frames_samples,
+    body: frames_body,
+};
 
 /// A task's results, and a model file, with tensors of each pipeline, read in pieces. The first byte chooses pipeline and message. What a
 /// tensor unfolds to is bounded by [`TENSOR_BYTES_MAX`], that of a model by as much.
@@ -40,6 +52,10 @@ const TENSOR_BYTES_MAX: u64 = 256 * 1024;
 const LIMITS: Limits = Limits { tensor_bytes_max: TENSOR_BYTES_MAX, metadata_len_max: 64 * 1024 };
 /// How much is read at once.
 const PIECE_LEN: usize = 61;
+
+const FRAMINGS: [Framing; 2] = [Framing::Grpc, Framing::Http];
+/// Prefixes of frames, and what stands in them.
+const FRAME_WORDS: &[&str] = &["\0\0\0\0", "\0\0\0\x05", "\x12\x03abc", "\x08\x03", "\x7f\x7f\x7f\x7f"];
 
 const CODECS: [Pipeline; 6] = [
     Pipeline::NoCompression,
@@ -90,6 +106,32 @@ const WORDS: &[&str] = &[
     "\n  ",
     "# ",
 ];
+
+fn frames_body(input: &[u8], probe: &mut Probe<'_>) -> Verdict {
+    let (chosen, bytes) = match super::choice(input, FRAMINGS.len()) {
+        Ok(chosen) => chosen,
+        Err(refused) => return refused,
+    };
+    let Some(framing) = FRAMINGS.get(chosen).copied() else { return Verdict::refused("no framing") };
+    let read = probe.watch(|| read_frames(bytes, framing, PIECE_LEN));
+    assert_eq!(read, read_frames(bytes, framing, bytes.len().max(1)), "it matters how the body is cut");
+    match read {
+        Err(refused) => Verdict::Refused(refused),
+        Ok(results) => Verdict::Accepted(format!("{} bytes of results", results.len())),
+    }
+}
+
+fn read_frames(bytes: &[u8], framing: Framing, piece_len: usize) -> Result<Vec<u8>, String> {
+    let (mut frames, mut results) = (Frames::new(framing), Vec::new());
+    for piece in bytes.chunks(piece_len) {
+        let mut piece = Bytes::copy_from_slice(piece);
+        while let Some(stretch) = frames.next(&mut piece).map_err(|error| error.to_string())? {
+            results.extend_from_slice(&stretch);
+        }
+    }
+    frames.finish().map_err(|error| error.to_string())?;
+    Ok(results)
+}
 
 fn results_body(input: &[u8], probe: &mut Probe<'_>) -> Verdict {
     let (chosen, bytes) = match super::choice(input, 2 * CODECS.len()) {
@@ -198,6 +240,25 @@ fn tensors_of(codec: Pipeline) -> Vec<NamedTensor> {
             })
         })
         .collect()
+}
+
+fn frames_samples() -> Vec<Vec<u8>> {
+    let framed = |(at, framing): (usize, Framing)| {
+        let mut body = Vec::new();
+        for piece in [&b"results "[..], b"in pieces"] {
+            let message = DataStream { size: 9, npbytes: Bytes::copy_from_slice(piece) }.encode_to_vec();
+            if framing == Framing::Grpc {
+                body.push(0);
+            }
+            body.extend_from_slice(&u32::try_from(message.len()).unwrap_or_default().to_be_bytes());
+            body.extend_from_slice(&message);
+        }
+        if framing == Framing::Http {
+            body.extend_from_slice(&[0; 4]);
+        }
+        super::chosen(at, &body)
+    };
+    FRAMINGS.into_iter().enumerate().map(framed).collect()
 }
 
 fn results_samples() -> Vec<Vec<u8>> {

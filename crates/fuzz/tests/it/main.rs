@@ -75,6 +75,7 @@ attacks! {
     bundles_are_read_within_bounds: "fab";
     proofs_of_flowers_peers_are_read_within_bounds: "flower-headers";
     answers_of_the_oldest_flower_clients_are_decoded_within_bounds: "join";
+    frames_of_openfl_are_read_within_bounds: "openfl-frames";
     results_of_openfl_are_decoded_within_bounds: "openfl-results";
     plans_of_openfl_are_decoded_within_bounds: "openfl-plan";
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use sheaf_coordinator::{CreateProgram, Handle};
-use sheaf_domain::{Digest, Identity, LineageName, Manifest, PIECE_LEN_DEFAULT, Role, RunId, SiteName};
+use sheaf_domain::{
+    Digest, Identity, LineageName, Manifest, PIECE_LEN_DEFAULT, Role, RunId, SiteName, VersionRef,
+};
 use sheaf_runtime::Compute;
 use sheaf_tensor::TensorSpec;
 use tokio::sync::{Semaphore, watch};
@@ -17,6 +19,7 @@ use crate::encoded::EncodedCache;
 use crate::plan::Plan;
 use crate::program::{self, ProgramError, STATE_SLOT, site_of};
 use crate::state::{self, Model, StateError};
+use crate::tensors::Limits;
 
 /// The most bytes that a first model may have.
 const MODEL_LEN_MAX: u64 = 16 << 30;
@@ -65,8 +68,10 @@ impl Federation {
         let known = handle.runs(&operator).await?;
         let path = workspace.join(&plan.aggregator.init_state_path);
         let of_model = |source| BeginError::Model { path: path.clone(), source };
+        let mut newest = 0;
         let (run, first_round) = match known.first() {
             Some(status) if status.name == plan.identity.federation_uuid => {
+                newest = status.history.iter().rev().find_map(|record| record.version).unwrap_or(0);
                 let first_round = if plan.is_evaluation {
                     0
                 } else {
@@ -83,7 +88,11 @@ impl Federation {
                 begin(&handle, &operator, &plan, model).await?
             }
         };
+        let version = VersionRef { run, lineage: LineageName::global(), version: newest };
+        let model = handle.manifest(&operator, &version).await?;
+        let largest = model.specs().map(|spec| spec.shape.num_elements()).max().unwrap_or(0);
         Ok(Federation::of(Inner {
+            limits: Limits { metadata_len_max: plan.pipeline.metadata_len_max(largest), ..Limits::default() },
             compute: Compute::for_this_machine(),
             handle,
             operator,

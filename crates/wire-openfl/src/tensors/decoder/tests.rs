@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message as _;
+use sheaf_tensor::{Dtype, Tensor, TensorSpec};
 
 use super::*;
 use crate::proto::{MetadataProto, ModelProto, NamedTensor};
@@ -249,6 +250,21 @@ fn what_unfolds_a_thousandfold_comes_out_a_few_mib_at_a_time() {
     assert!(most <= 8 << 20, "{most}");
     assert_eq!(all, 64_000_000);
     decoder.finish(&mut Vec::new()).unwrap();
+}
+
+#[test]
+fn metadata_of_every_pipeline_is_within_its_bound() {
+    for (_, codec) in GOLDENS {
+        for len in [1_u16, 1_000, 30_000] {
+            let values: Vec<f64> = (0..len).map(|at| f64::from(at).sin()).collect();
+            let spec = TensorSpec::new("w", Dtype::F32, [u64::from(len)]).unwrap();
+            let tensor = Tensor::from_f64(spec, &values).unwrap();
+            for metadata in encode(codec, &tensor, 3).unwrap().metadata {
+                let (told, max) = (metadata.encoded_len() as u64, codec.metadata_len_max(u64::from(len)));
+                assert!(told <= max, "{codec:?} of {len}: {told}");
+            }
+        }
+    }
 }
 
 fn gzip(bytes: &[u8]) -> Bytes {
