@@ -127,9 +127,10 @@ def test_rounds_have_the_bits_of_the_recipe(begin):
     complete(zeta, 1, updates[0], base=second)
     third = moved(second, mean([{name: second[name] + (array - second[name]) for name, array in updates[0].items()}, updates[1]]))
     same(model_of(zeta, 2), third)
-    number, saved = harness.arrays_of(federation.saved("last"))
-    assert number == 1
-    same(saved, second)
+    # The file follows the round.
+    saved_of = lambda: harness.arrays_of(federation.saved("last"))  # noqa: E731
+    harness.wait_for("the last model", lambda: saved_of()[0] == 1)
+    same(saved_of()[1], second)
     complete(zeta, 2, drawn(5))
     complete(col1, 2, drawn(6))
     quits(federation, zeta, col1)
