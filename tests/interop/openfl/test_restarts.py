@@ -73,11 +73,19 @@ def cases():
 
 
 def proxied(federation, rule):
-    """Starts stock collaborators behind proxies with one rule for all of them."""
+    """Starts stock collaborators behind proxies with one rule for all of them, which waits until all of them are there: over HTTP
+    they look at the aggregator's certificate when they start, and end when nobody shows one."""
+    proxies, kill = [], rule.action
+
+    def kill_when_all_are_there():
+        harness.wait_for("every collaborator", lambda: all(each.calls for each in proxies))
+        kill()
+
+    rule.action = kill_when_all_are_there
     federation.server.start()
-    for name in federation.names:
-        through = proxy.Proxy(federation, name, rules=[rule])
-        federation.collaborator(name, proxy=through.port).start()
+    proxies += [proxy.Proxy(federation, name, rules=[rule]) for name in federation.names]
+    for name, each in zip(federation.names, proxies):
+        federation.collaborator(name, proxy=each.port).start()
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
