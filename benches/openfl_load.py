@@ -153,7 +153,7 @@ def rounds(args):
     collaborators = [context.Process(target=echo, args=(args, name, told)) for name in args.names]
     for collaborator in collaborators:
         collaborator.start()
-    times, left = {}, len(collaborators)
+    times, left, peak = {}, len(collaborators), None
     while left:
         heard = told.get()
         if heard is None:
@@ -162,8 +162,8 @@ def rounds(args):
             number, began_s, ended_s = heard
             first_s, last_s = times.get(number, (began_s, ended_s))
             times[number] = (min(first_s, began_s), max(last_s, ended_s))
-        # What it needs at its end is told before the last collaborator is sent away.
-        server_s, peak = cpu_s(args.pid) - before_s, memory_bytes(args.pid, "VmHWM")
+        # The server ends with the last collaborator, and its memory can be read no longer.
+        server_s, peak = cpu_s(args.pid) - before_s, memory_bytes(args.pid, "VmHWM") or peak
     for collaborator in collaborators:
         collaborator.join()
     return {

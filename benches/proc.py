@@ -13,6 +13,6 @@ def cpu_s(pid):
 
 
 def memory_bytes(pid, field):
-    """A field of the process's status: VmRSS is what it holds, VmHWM the most it held."""
+    """A field of the process's status: VmRSS is what it holds, VmHWM the most it held. None once it has ended."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(field))
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(field)), None)
