@@ -17,9 +17,7 @@ what else the machine does weighs on both; a ratio is the median of the pairs. W
 both sides, which says how much a ratio means on this machine.
 """
 
-import argparse
 import contextlib
-import functools
 import json
 import pathlib
 import statistics
@@ -33,7 +31,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests/interop/flower")]
 import harness  # noqa: E402
 import proxy  # noqa: E402
 from exchange_vs_python import bytes_of  # noqa: E402
-from pairs import measure, tell  # noqa: E402
+from pairs import arguments, compare  # noqa: E402
 from proc import cpu_s, memory_bytes  # noqa: E402
 
 WAIT_S = 0.2
@@ -151,11 +149,8 @@ def ratios(part, ours, stock):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=[*PARTS], choices=[*PARTS, []])
-    parser.add_argument("--ours", default="target/release/sheaf", help="our program, or stock")
+    parser = arguments(__doc__.splitlines()[0], PARTS)
     parser.add_argument("--ours-options", default="", help="further flags for ours")
-    parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--clients", default="1,8,64", help="control: numbers of nodes")
     parser.add_argument(
         "--ops", default="heartbeat,pull", help="control: calls; a server that holds pulls is better left to heartbeat"
@@ -166,13 +161,7 @@ def main():
     parser.add_argument("--nodes", type=int, default=4, help="data: nodes")
     parser.add_argument("--rounds", type=int, default=2, help="data: rounds")
     parser.add_argument("--small-rounds", type=int, default=6, help="small: rounds")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    reports = {}
-    for part in args.parts:
-        one = functools.partial(PARTS[part], args=args)
-        reports[part] = measure(one, args.ours, functools.partial(ratios, part), args.pairs)
-    tell(reports, args.json)
+    compare(PARTS, ratios, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@ results in files, the stock one its checkpoint. The two alternate, so that what 
 median of the pairs. With --ours stock the stock aggregator stands on both sides, which says how much a ratio means on this machine.
 """
 
-import argparse
 import contextlib
-import functools
 import json
 import pathlib
 import statistics
@@ -33,7 +31,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests/interop/openfl")]
 
 import harness  # noqa: E402
 from exchange_vs_python import bytes_of  # noqa: E402
-from pairs import measure, tell  # noqa: E402
+from pairs import arguments, compare  # noqa: E402
 
 TRANSPORTS = ("grpc", "rest")
 
@@ -133,10 +131,7 @@ def ratios(part, ours, stock):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=[*PARTS], choices=[*PARTS, []])
-    parser.add_argument("--ours", default="target/release/sheaf", help="our program, or stock")
-    parser.add_argument("--pairs", type=int, default=1)
+    parser = arguments(__doc__.splitlines()[0], PARTS)
     numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
     parser.add_argument("--clients", type=numbers, default="1,8,64", help="calls: numbers of collaborators")
     parser.add_argument("--calls", type=int, default=16000, help="calls: how many in each measurement against ours")
@@ -146,13 +141,7 @@ def main():
     parser.add_argument("--collaborators", type=int, default=4, help="data: collaborators")
     parser.add_argument("--rounds", type=int, default=3, help="data: rounds")
     parser.add_argument("--small-rounds", type=int, default=6, help="small: rounds that are measured")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    reports = {}
-    for part in args.parts:
-        one = functools.partial(PARTS[part], args=args)
-        reports[part] = measure(one, args.ours, functools.partial(ratios, part), args.pairs)
-    tell(reports, args.json)
+    compare(PARTS, ratios, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,28 @@
 """Pairs of ours and the stock server, one after the other, and how many times better ours is."""
 
+import argparse
+import functools
 import json
 import statistics
+
+
+def arguments(description, parts):
+    """What every comparison is told; each adds its own."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("parts", nargs="*", default=[*parts], choices=[*parts, []])
+    parser.add_argument("--ours", default="target/release/sheaf", help="our program, or stock")
+    parser.add_argument("--pairs", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def compare(parts, ratios, args):
+    """Measures every part that was asked for, and tells what came out."""
+    reports = {}
+    for name in args.parts:
+        part = functools.partial(parts[name], args=args)
+        reports[name] = measure(part, args.ours, functools.partial(ratios, name), args.pairs)
+    tell(reports, args.json)
 
 
 def measure(part, ours, ratios, count):

@@ -202,7 +202,7 @@ class Server(Program):
             command = [program, *(["aggregator"] if program.name == "fx" else ["openfl"]), "start"]
         command += ["-p", "plan/plan.yaml", "-c", "plan/cols.yaml"]
         command += ["--task_group", task_group] if task_group else []
-        # The stock one writes event files only when it is told to so.
+        # The stock one writes event files only when it is told so.
         super().__init__(world, name, command, TENSORBOARD="1")
 
     def start(self):
