@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use sheaf_tensor::cpu::Level;
 
-use crate::krum::{Choice, Pairs};
+use crate::krum::{Choice, Pairs, Recount};
 use crate::network::Network;
 use crate::{
     Clip, Error, Rule, TileSet, clip, clip::Norms, compatible, geometric, mean, median, network, trimmed,
@@ -66,10 +66,21 @@ enum State {
         byzantine: u32,
         keep: u32,
     },
+    /// Some of Krum's scores are measured again.
+    Recounting {
+        recount: Recount,
+        byzantine: u32,
+    },
     Chosen {
         rows: Vec<usize>,
         weights: Vec<f64>,
     },
+}
+
+impl State {
+    fn chosen(rows: Vec<usize>) -> State {
+        State::Chosen { weights: vec![1.0; rows.len()], rows }
+    }
 }
 
 impl Fold {
@@ -121,7 +132,10 @@ impl Fold {
 
     /// Whether all tiles must be observed, and the fold sealed, before one is folded.
     pub fn needs_prepass(&self) -> bool {
-        matches!(self.state, State::Spanning(_) | State::Measuring { .. } | State::Comparing { .. })
+        matches!(
+            self.state,
+            State::Spanning(_) | State::Measuring { .. } | State::Comparing { .. } | State::Recounting { .. }
+        )
     }
 
     /// Takes in one tile of the prepass; rules without one ignore it.
@@ -136,6 +150,10 @@ impl Fold {
         match &mut self.state {
             State::Measuring { norms, .. } => norms.observe(self.level, tiles),
             State::Spanning(pairs) | State::Comparing { pairs, .. } => pairs.observe(self.level, tiles),
+            State::Recounting { recount, .. } => {
+                recount.observe(self.level, tiles);
+                Ok(())
+            }
             State::Clipped { .. } | State::Chosen { .. } | State::Centred { .. } => Err(Error::Sealed),
             _ => Ok(()),
         }
@@ -160,12 +178,17 @@ impl Fold {
                 State::Centred { coefficients: geometric::coefficients(pairs, &self.weights)? }
             }
             State::Comparing { pairs, byzantine, keep } => match pairs.choose(level, *byzantine, *keep)? {
-                Choice::Kept(rows) => State::Chosen { weights: vec![1.0; rows.len()], rows },
-                Choice::Close => {
+                Choice::Kept(rows) => State::chosen(rows),
+                Choice::Close(unclear) => {
+                    let recount = Recount::new(self.weights.len(), unclear);
+                    State::Recounting { recount, byzantine: *byzantine }
+                }
+                Choice::Beyond => {
                     let pairs = Pairs::exact(self.weights.len());
                     State::Comparing { pairs, byzantine: *byzantine, keep: *keep }
                 }
             },
+            State::Recounting { recount, byzantine } => State::chosen(recount.choose(level, *byzantine)),
             State::Clipped { .. } | State::Chosen { .. } | State::Centred { .. } => {
                 return Err(Error::Sealed);
             }
@@ -208,9 +231,10 @@ impl Fold {
                 let kept: Vec<&[u8]> = rows.iter().filter_map(|row| tiles.rows.get(*row).copied()).collect();
                 mean::fold(self.level, tiles.dtype, &kept, weights, out);
             }
-            State::Spanning(_) | State::Measuring { .. } | State::Comparing { .. } => {
-                return Err(Error::NotSealed);
-            }
+            State::Spanning(_)
+            | State::Measuring { .. }
+            | State::Comparing { .. }
+            | State::Recounting { .. } => return Err(Error::NotSealed),
         }
         Ok(())
     }
@@ -222,6 +246,7 @@ impl Fold {
         match &self.state {
             State::Measuring { norms, .. } => norms.held_bytes(),
             State::Spanning(pairs) | State::Comparing { pairs, .. } => pairs.held_bytes(),
+            State::Recounting { recount, .. } => recount.held_bytes(),
             State::Median(_) | State::Trimmed { .. } => {
                 network::WORK_ROW_BYTES * num_updates * threads as u64
             }
@@ -233,7 +258,7 @@ impl Fold {
     pub fn selected(&self) -> Vec<usize> {
         match &self.state {
             State::Chosen { rows, .. } => rows.clone(),
-            State::Comparing { .. } => Vec::new(),
+            State::Comparing { .. } | State::Recounting { .. } => Vec::new(),
             _ => (0..self.weights.len()).collect(),
         }
     }

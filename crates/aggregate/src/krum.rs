@@ -4,7 +4,8 @@
 //! Distances are direct sums of squared differences in f64 (no Gram matrix, which cancels), independent of the tile
 //! length. A score adds the nearest distances from the smallest up. Equal scores rank in canonical order. NaN and
 //! infinity are refused and named. For large cohorts a quick pass in float32 comes first: where its error could change
-//! who is kept, a second, exact pass is asked for, so the selection is always that of the exact distances.
+//! who is kept, a second, exact pass is asked for over those whose place is open, so the selection is always that of the exact
+//! distances. Values too large for float32 have all pairs measured again.
 //! Memory: 64 bytes a pair, and a block of 512 floats a row while observing.
 
 use sheaf_tensor::cpu::Level;
@@ -13,6 +14,10 @@ use crate::squares::{Lanes, QUICK_ERROR, QUICK_UNDERFLOW, add_exact, add_quick, 
 use crate::staging::Staging;
 use crate::tile::{Element, with_element};
 use crate::{Error, TileSet};
+
+mod recount;
+
+pub(crate) use recount::{Recount, Unclear};
 
 /// The squared distance of every pair of updates, as far as it has been seen.
 #[derive(Debug, Clone)]
@@ -38,8 +43,10 @@ struct Quick {
 pub(crate) enum Choice {
     /// These, in canonical order.
     Kept(Vec<usize>),
-    /// The quick pass could not tell.
-    Close,
+    /// The quick pass could not tell some apart.
+    Close(Unclear),
+    /// The quick pass could not hold a value.
+    Beyond,
 }
 
 impl Pairs {
@@ -108,13 +115,13 @@ impl Pairs {
         if let Some(quick) = &mut self.quick {
             quick.narrow.finish(|block, ahead| add_quick(level, block, ahead, squares));
             if quick.beyond {
-                return Ok(Choice::Close);
+                return Ok(Choice::Beyond);
             }
         }
         let keep = usize::try_from(keep).unwrap_or(usize::MAX);
         let ranked = self.ranked(byzantine)?;
-        if self.quick.is_some() && self.is_close(&ranked, keep) {
-            return Ok(Choice::Close);
+        if let Some(unclear) = self.quick.as_ref().and_then(|_| self.unclear(&ranked, keep)) {
+            return Ok(Choice::Close(unclear));
         }
         let mut kept: Vec<usize> = ranked.into_iter().take(keep).map(|(_, row)| row).collect();
         kept.sort_unstable();
@@ -123,13 +130,9 @@ impl Pairs {
 
     /// The updates with their scores, the smallest first.
     fn ranked(&self, byzantine: u32) -> Result<Vec<(f64, usize)>, Error> {
-        let byzantine = usize::try_from(byzantine).unwrap_or(usize::MAX);
-        let num_nearest = self.num_updates.saturating_sub(byzantine).saturating_sub(2);
         let mut ranked = Vec::with_capacity(self.num_updates);
         for row in 0..self.num_updates {
-            let mut distances = self.distances(row);
-            distances.sort_by(f64::total_cmp);
-            let score: f64 = distances.iter().take(num_nearest).sum();
+            let score = score(self.distances(row), byzantine);
             if !score.is_finite() {
                 return Err(self.overflow());
             }
@@ -140,12 +143,24 @@ impl Pairs {
         Ok(ranked)
     }
 
-    /// Whether the errors of quick scores could exchange one that is kept with one that is not.
-    fn is_close(&self, ranked: &[(f64, usize)], keep: usize) -> bool {
-        let Some(last) = keep.checked_sub(1).and_then(|idx| ranked.get(idx)) else { return false };
-        let Some(next) = ranked.get(keep) else { return false };
+    /// Those that the errors of quick scores could exchange, if there are such: the last that is kept could be as far away as the first
+    /// that is not, and whoever lies between what either could be is open as well.
+    fn unclear(&self, ranked: &[(f64, usize)], keep: usize) -> Option<Unclear> {
         let lost = QUICK_UNDERFLOW * self.num_elements as f64 * self.num_updates as f64;
-        next.0 * (1.0 - QUICK_ERROR) - lost <= last.0 * (1.0 + QUICK_ERROR) + lost
+        let least = |score: f64| score * (1.0 - QUICK_ERROR) - lost;
+        let most = |score: f64| score * (1.0 + QUICK_ERROR) + lost;
+        let (&(last, _), &(next, _)) = (ranked.get(keep.checked_sub(1)?)?, ranked.get(keep)?);
+        if least(next) > most(last) {
+            return None;
+        }
+        let (inside, outside) = ranked.split_at(keep);
+        let (open, kept): (Vec<_>, Vec<_>) =
+            inside.iter().partition(|(score, _)| most(*score) >= least(next));
+        let beyond = outside.iter().filter(|(score, _)| least(*score) <= most(last));
+        let keep = open.len();
+        let mut rows: Vec<usize> = open.into_iter().chain(beyond).map(|(_, row)| *row).collect();
+        rows.sort_unstable();
+        Some(Unclear { kept: kept.into_iter().map(|(_, row)| *row).collect(), rows, keep })
     }
 
     /// The squared distances of an update to the others.
@@ -163,3 +178,11 @@ impl Pairs {
 
 /// From so many updates on the exact pass is held up by arithmetic and a quick one pays.
 const QUICK_ROWS_MIN: usize = 9;
+
+/// The score of an update at these squared distances from the others: the sum of the nearest, from the smallest up.
+fn score(mut distances: Vec<f64>, byzantine: u32) -> f64 {
+    let byzantine = usize::try_from(byzantine).unwrap_or(usize::MAX);
+    let num_nearest = (distances.len() + 1).saturating_sub(byzantine).saturating_sub(2);
+    distances.sort_by(f64::total_cmp);
+    distances.iter().take(num_nearest).sum()
+}

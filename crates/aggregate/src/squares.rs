@@ -71,6 +71,23 @@ pub(crate) fn add_from_first(level: Level, block: &[Row<f64>], ahead: &Ahead<'_>
     }
 }
 
+/// Adds the exact squares of a block to the sums of some of its rows with every row: `squares` has those of one after another.
+pub(crate) fn add_from_some(
+    level: Level,
+    some: &[usize],
+    block: &[Row<f64>],
+    ahead: &Ahead<'_>,
+    squares: &mut [Lanes],
+) {
+    match level.min(Level::best()) {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => level.run(FromSome::<Exact<vector::Wide512>, 4>::new(some, block, ahead, squares)),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => level.run(FromSome::<Exact<vector::Wide256>, 2>::new(some, block, ahead, squares)),
+        Level::Plain => level.run(FromSome::<Exact<[f64; 8]>, 1>::new(some, block, ahead, squares)),
+    }
+}
+
 /// All pairs of rows of a block, in tiles of `SIDE` by `SIDE`.
 struct Pairs<'a, S: Sum, const SIDE: usize> {
     block: &'a [Row<S::Float>],
@@ -192,6 +209,67 @@ impl<S: Sum, const SIDE: usize> Kernel for FromFirst<'_, S, SIDE> {
                 [std::array::from_mut(squares)],
                 deal.next::<ASKED_FROM_FIRST>(),
             );
+        }
+    }
+}
+
+/// Some rows of a block with every row of it, two by `SIDE` at a time.
+struct FromSome<'a, S: Sum, const SIDE: usize> {
+    some: &'a [usize],
+    block: &'a [Row<S::Float>],
+    ahead: &'a Ahead<'a>,
+    squares: &'a mut [Lanes],
+}
+
+impl<'a, S: Sum, const SIDE: usize> FromSome<'a, S, SIDE> {
+    fn new(
+        some: &'a [usize],
+        block: &'a [Row<S::Float>],
+        ahead: &'a Ahead<'a>,
+        squares: &'a mut [Lanes],
+    ) -> Self {
+        FromSome { some, block, ahead, squares }
+    }
+
+    /// The sums of `A` rows, `sums[row]` those of one of them with every row.
+    #[inline(always)]
+    fn with_all<const A: usize>(
+        &self,
+        rows: [&Row<S::Float>; A],
+        sums: [&mut [Lanes]; A],
+        deal: &mut Deal<'_>,
+    ) {
+        let (groups, rest) = self.block.as_chunks::<SIDE>();
+        let mut sums = sums.map(|sums| sums.as_chunks_mut::<SIDE>());
+        for (place, group) in groups.iter().enumerate() {
+            let sums = sums.each_mut().map(|(groups, _)| &mut groups[place]);
+            add_between::<S, A, SIDE, ASKED>(rows, group.each_ref(), sums, deal.next::<ASKED>());
+        }
+        for (place, row) in rest.iter().enumerate() {
+            let sums = sums.each_mut().map(|(_, rest)| std::array::from_mut(&mut rest[place]));
+            add_between::<S, A, 1, ASKED>(rows, [row], sums, deal.next::<ASKED>());
+        }
+    }
+}
+
+impl<S: Sum, const SIDE: usize> Kernel for FromSome<'_, S, SIDE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let num_rows = self.block.len();
+        let mut squares = std::mem::take(&mut self.squares);
+        let deal = &mut self.ahead.deal(self.some.len().div_ceil(2) * (num_rows / SIDE + num_rows % SIDE));
+        let (twos, one) = self.some.as_chunks::<2>();
+        for &[first, second] in twos {
+            let (first_sums, rest) = squares.split_at_mut(num_rows);
+            let (second_sums, rest) = rest.split_at_mut(num_rows);
+            let rows = [&self.block[first], &self.block[second]];
+            self.with_all(rows, [first_sums, second_sums], deal);
+            squares = rest;
+        }
+        if let &[last] = one {
+            self.with_all([&self.block[last]], [squares], deal);
         }
     }
 }

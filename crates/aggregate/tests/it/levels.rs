@@ -128,6 +128,36 @@ fn scores_too_close_for_the_quick_pass_are_measured_again() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Updates of which several are alike but for the last bits: who is kept is who an exact pass alone keeps.
+    #[test]
+    fn whoever_is_measured_again_the_choice_is_that_of_exact_distances(
+        seed: u64,
+        k in 9usize..40,
+        len in 1usize..1_400,
+        groups in 1usize..5,
+        keep in 1u32..8,
+    ) {
+        let mut rng = SeededRng::new(seed, "close");
+        let mut below = |bound: u64| u16::try_from(rng.below(bound)).unwrap();
+        let centres: Vec<Vec<f32>> =
+            (0..groups).map(|_| (0..len).map(|_| f32::from(below(1_000)) / 64.0 - 7.0).collect()).collect();
+        let mut near = |value: &f32| f32::from_bits(value.to_bits() ^ u32::from(below(3)));
+        let rows: Vec<Vec<f32>> = (0..k)
+            .map(|row| centres[row % groups].iter().map(&mut near).collect())
+            .collect();
+        let (columns, weights) = ([f32_rows(&rows)], vec![1.0; k]);
+        let rule = Rule::Krum { byzantine: u32::try_from((k - 3) / 3).unwrap(), keep };
+        let (plain, _) = folded(rule, &weights, &columns, Level::Plain).unwrap();
+        for level in Level::available() {
+            let (bits, _) = folded(rule, &weights, &columns, level).unwrap();
+            prop_assert_eq!(&plain, &bits, "{:?}", level);
+        }
+    }
+}
+
 #[test]
 fn clear_scores_need_one_pass_and_huge_values_an_exact_one() {
     let k = 12;

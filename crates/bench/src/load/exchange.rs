@@ -1,12 +1,15 @@
 //! Full rounds: every member reads and verifies the global model, sends a whole update and submits it.
 //!
 //! Members meet between the parts of a round, so that what the server used is known part by part. Models are read, made and sent piece by
-//! piece: a member holds two pieces at most.
+//! piece: a member holds three pieces at most.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
+use sheaf_blob::digests_of_pair;
 use sheaf_domain::{Digest, Metrics, ModelHasher, SlotRole, Span, Submission, SubmitOutcome, SubmittedSlot};
 use sheaf_messages::{Filled, Order, bounds, outcome_from_wire, submission_to_wire, v1};
 use sheaf_runtime::{Clock, Compute, SystemClock, TaskScope};
@@ -208,12 +211,12 @@ async fn read(shared: &Shared, member: &Member, filled: &Filled, again: &mut u64
     let mut walk = Walk::over(filled.tensors.clone());
     let total = filled.byte_len();
     let mut offset = 0;
-    let mut arrived = bytes::Bytes::new();
+    let mut arrived = Bytes::new();
     loop {
         let len = (total - offset).min(bounds::READ_LEN_MAX);
         let next = async {
             if len == 0 {
-                return Ok(bytes::Bytes::new());
+                return Ok(Bytes::new());
             }
             let version = &filled.input.version;
             patiently(&*shared.clock, again, || member.transport.read_version(version, offset, len)).await
@@ -270,7 +273,7 @@ impl Walk {
     }
 }
 
-/// Sends a whole update; the next piece is made and hashed while one is on its way.
+/// Sends a whole update; the next two pieces are made, and hashed side by side, while the one before them is on its way.
 async fn upload(
     shared: &Shared,
     member: &Member,
@@ -280,31 +283,41 @@ async fn upload(
     again: &mut u64,
 ) -> Result<Vec<Digest>, Error> {
     let task = order.assignment.task;
-    let make = |piece_idx: u64| {
+    let make = |from: u64| {
         let pieces = Arc::clone(pieces);
-        shared.compute.run(move || {
-            let piece = pieces.piece(origin, piece_idx);
-            (Digest::of(&piece), piece)
-        })
+        shared.compute.run(move || pair_from(&pieces, origin, from))
     };
     let mut digests = Vec::new();
-    if pieces.count() == 0 {
-        return Ok(digests);
-    }
-    let (mut digest, mut piece) = make(0).await?;
-    for piece_idx in 1..=pieces.count() {
+    let mut ready = VecDeque::from(make(0).await?);
+    let mut made = ready.len() as u64;
+    while let Some((digest, piece)) = ready.pop_front() {
         digests.push(digest);
         let put =
             patiently(&*shared.clock, again, || member.transport.put_piece(task, digest, piece.clone()));
-        if piece_idx == pieces.count() {
+        if ready.is_empty() {
+            let (sent, next) = tokio::join!(put, make(made));
+            sent?;
+            ready.extend(next?);
+            made += ready.len() as u64;
+        } else {
             put.await?;
-            break;
         }
-        let (sent, made) = tokio::join!(put, make(piece_idx));
-        sent?;
-        (digest, piece) = made?;
     }
     Ok(digests)
+}
+
+/// The two pieces from `from` on with their digests; fewer at the end.
+fn pair_from(pieces: &Pieces, origin: Origin, from: u64) -> Vec<(Digest, Bytes)> {
+    let made: Vec<Bytes> =
+        (from..pieces.count().min(from + 2)).map(|idx| pieces.piece(origin, idx)).collect();
+    let digests = match &made[..] {
+        [first, second] => {
+            let (first, second) = digests_of_pair(first, second);
+            vec![first, second]
+        }
+        others => others.iter().map(|piece| Digest::of(piece)).collect(),
+    };
+    digests.into_iter().zip(made).collect()
 }
 
 async fn submit(
