@@ -179,3 +179,18 @@ class World:
             state = "not started" if not program.process else f"exit {program.process.poll()}"
             parts += [f"==== {program.name} ({state}): {program.log}", *tail]
         return "\n".join(parts)
+
+
+def write_peers(terminalreporter, server):
+    """The table of stock peers, from the tests that ran and whose reports name some."""
+    rows = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for peer in getattr(report, "peers", []):
+                rows.setdefault(peer, {"passed": 0, "failed": 0})[outcome] += 1
+    if rows:
+        terminalreporter.section(f"stock peers of {server}")
+        terminalreporter.write_line("| peer | tests passed | tests failed |")
+        terminalreporter.write_line("| --- | --- | --- |")
+        for peer, counts in sorted(rows.items()):
+            terminalreporter.write_line(f"| {peer} | {counts['passed']} | {counts['failed']} |")

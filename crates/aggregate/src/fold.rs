@@ -183,7 +183,7 @@ impl Fold {
                     let recount = Recount::new(self.weights.len(), unclear);
                     State::Recounting { recount, byzantine: *byzantine }
                 }
-                Choice::Beyond => {
+                Choice::Open => {
                     let pairs = Pairs::exact(self.weights.len());
                     State::Comparing { pairs, byzantine: *byzantine, keep: *keep }
                 }

@@ -5,7 +5,7 @@
 //! length. A score adds the nearest distances from the smallest up. Equal scores rank in canonical order. NaN and
 //! infinity are refused and named. For large cohorts a quick pass in float32 comes first: where its error could change
 //! who is kept, a second, exact pass is asked for over those whose place is open, so the selection is always that of the exact
-//! distances. Values too large for float32 have all pairs measured again.
+//! distances. Where half of the updates are open, or a value is too large for float32, all pairs are measured again.
 //! Memory: 64 bytes a pair, and a block of 512 floats a row while observing.
 
 use sheaf_tensor::cpu::Level;
@@ -45,8 +45,8 @@ pub(crate) enum Choice {
     Kept(Vec<usize>),
     /// The quick pass could not tell some apart.
     Close(Unclear),
-    /// The quick pass could not hold a value.
-    Beyond,
+    /// The quick pass could not hold a value, or left half of them open.
+    Open,
 }
 
 impl Pairs {
@@ -115,13 +115,15 @@ impl Pairs {
         if let Some(quick) = &mut self.quick {
             quick.narrow.finish(|block, ahead| add_quick(level, block, ahead, squares));
             if quick.beyond {
-                return Ok(Choice::Beyond);
+                return Ok(Choice::Open);
             }
         }
         let keep = usize::try_from(keep).unwrap_or(usize::MAX);
         let ranked = self.ranked(byzantine)?;
         if let Some(unclear) = self.quick.as_ref().and_then(|_| self.unclear(&ranked, keep)) {
-            return Ok(Choice::Close(unclear));
+            // Each open one is measured against all: of half of them that is as much as all pairs.
+            let is_few = unclear.rows.len() * 2 < self.num_updates;
+            return Ok(if is_few { Choice::Close(unclear) } else { Choice::Open });
         }
         let mut kept: Vec<usize> = ranked.into_iter().take(keep).map(|(_, row)| row).collect();
         kept.sort_unstable();

@@ -1,7 +1,8 @@
 //! Incidents: what went wrong with a participant outside of a run's own rules, such as bytes that do not match their digest.
 //!
 //! The last one of each site is kept in memory for `status`; of each kind and site one entry a minute goes into the
-//! federation's journal, so that no peer can fill it. Bounded by the enrolled sites and the fixed kinds.
+//! federation's journal, so that no peer can fill it. Bounded by the enrolled sites and the fixed kinds. Beside them, what whoever
+//! serves a run has to say of it for as long as it serves it.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -66,6 +67,7 @@ pub(crate) struct Incidents(Mutex<Content>);
 struct Content {
     last: HashMap<SiteName, Incident>,
     journalled: HashMap<(SiteName, Kind), Duration>,
+    notices: HashMap<RunId, Vec<String>>,
 }
 
 impl Incidents {
@@ -92,6 +94,16 @@ impl Incidents {
     /// The last incident of a site since the server started.
     pub(crate) fn last(&self, site: &SiteName) -> Option<Incident> {
         lock(&self.0).last.get(site).cloned()
+    }
+
+    /// Sets what is to be said of a run for as long as this server goes on.
+    pub(crate) fn set_notices(&self, run: RunId, notices: Vec<String>) {
+        lock(&self.0).notices.insert(run, notices);
+    }
+
+    /// What is to be said of a run.
+    pub(crate) fn notices(&self, run: RunId) -> Vec<String> {
+        lock(&self.0).notices.get(&run).cloned().unwrap_or_default()
     }
 }
 

@@ -87,6 +87,7 @@ fn unknown(run: RunId) -> RunStatus {
         waits: Vec::new(),
         history: Vec::new(),
         sites: Vec::new(),
+        notices: Vec::new(),
         model: None,
         best: None,
         created_at: Timestamp::default(),

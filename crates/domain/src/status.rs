@@ -208,6 +208,9 @@ pub struct RunStatus {
     pub history: Vec<RoundRecord>,
     /// The participants it has met, in canonical order.
     pub sites: Vec<SiteStatus>,
+    /// What its operators should know of how it is served, such as that nobody checks who calls.
+    #[serde(default)]
+    pub notices: Vec<String>,
     /// The digest of the newest global model.
     pub model: Option<Digest>,
     /// The round that made the global model evaluated best, and its metric; round 0 for the one the run began with.

@@ -16,6 +16,7 @@ impl RunState {
             waits: self.waits(),
             history: self.history.clone(),
             sites: self.site_statuses(),
+            notices: Vec::new(),
             model: self.newest(&LineageName::global()).map(|(_, version)| version.digest),
             best: self.best.map(|(version, metric)| (self.round_of_version(version), metric)),
             created_at: self.created_at,

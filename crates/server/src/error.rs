@@ -18,7 +18,7 @@ pub enum Error {
         message: String,
     },
     /// Another server has the data directory.
-    #[error("{} is in use by another sheaf server; stop it, or give this one a directory of its own with --data-dir [{}]", path.display(), code::DATA_DIR_LOCKED)]
+    #[error("{} is in use by another sheaf server; stop it, or give this one a directory of its own (--data-dir; of a superlink --database, of an OpenFL plan persistent_db_path) [{}]", path.display(), code::DATA_DIR_LOCKED)]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum Error {
     },
     /// The port is taken.
     #[error(
-        "{addr} is in use; stop what listens there or choose another address with --listen [{}]",
+        "{addr} is in use; stop what listens there or choose another address (--listen; of a superlink --port, of an OpenFL plan agg_port) [{}]",
         code::PORT_IN_USE
     )]
     PortInUse {

@@ -1,7 +1,7 @@
 //! The listener of a federation whose collaborators are stock OpenFL's, with the certificates of its own workspace.
 //!
-//! TLS 1.3 alone, as upstream's. Where the plan asks for client certificates, each is really asked for in the handshake, and its common name is
-//! whose the calls are; turning TLS or certificates off is the plan's to say, and is said again at every start.
+//! TLS 1.3 alone, as upstream's. Where the plan asks for client certificates, each is asked for in the handshake, over either transport, and
+//! its common name is whose the calls are; turning TLS or certificates off is the plan's to say, and is said again at every start.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -53,15 +53,20 @@ impl Server {
         let federation = Federation::open(self.coordinator.handle(), opening).await;
         let federation = federation.map_err(|error| refused(&error))?;
         self.accepting.spawn_until_cancelled(federation.clone().follow());
-        match (network.use_tls, network.require_client_auth) {
-            (true, true) => {}
-            (true, false) => tracing::warn!(
-                "require_client_auth is false: collaborators are who they say, and nobody checks it"
+        let given_up = match (network.use_tls, network.require_client_auth) {
+            (true, true) => None,
+            (true, false) => {
+                Some("require_client_auth is false: collaborators are who they say, and nobody checks it")
+            }
+            _ => Some(
+                "use_tls is false: nothing is encrypted, and collaborators are who they say, and nobody checks it",
             ),
-            _ => tracing::warn!(
-                "use_tls is false: nothing is encrypted, and collaborators are who they say, and nobody checks it"
-            ),
+        };
+        if let Some(given_up) = given_up {
+            tracing::warn!("{given_up}");
         }
+        let notices = given_up.map(str::to_owned).into_iter().collect();
+        self.coordinator.handle().set_notices(federation.run(), notices);
         let listener = Arc::new(Listener {
             security: Security::Workspace { acceptor: tls, certified: network.require_client_auth },
             router: router(federation.clone()),

@@ -172,7 +172,7 @@ impl FlowerError {
         FlowerError { code, detail: detail.into() }
     }
 
-    /// The same towards a SuperNode: whatever it could not survive becomes "ask again", without our reason.
+    /// The same towards a SuperNode: what is no documented refusal becomes "ask again", without our reason.
     #[must_use]
     pub fn for_fleet(self) -> FlowerError {
         if self.code.safe_for_nodes() {

@@ -29,7 +29,7 @@ impl Flower {
     /// Serves a call of a SuperNode.
     ///
     /// # Errors
-    /// Only what a SuperNode survives, or upstream documents.
+    /// Refusals that upstream documents, and *ask again*.
     pub(crate) async fn fleet(
         &self,
         call: FleetCall,

@@ -2,7 +2,7 @@
 //!
 //! Translates and nothing else: messages of the peer ↔ calls on the coordinator's handles, kinds of errors ↔ Flower's codes. The
 //! words of the stack (SuperNode, ServerApp, FAB, task) live here and nowhere below. What it does not serve it refuses by the code that
-//! upstream has for it, and it answers a SuperNode with nothing that would make it end or fall silent.
+//! upstream has for it; a SuperNode hears documented refusals alone, and *ask again* in place of all else.
 //!
 //! Source: observed with flwr 1.42.0 and 1.39.0.
 

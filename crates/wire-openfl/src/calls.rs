@@ -1,5 +1,6 @@
 //! The calls that both transports carry: whose each is, what it comes to, and one record of it in the log.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use sheaf_coordinator::Delivery;
@@ -20,7 +21,7 @@ const HOLD: Span = Span::from_secs(20);
 /// How long a collaborator is to sleep before it asks again, in seconds.
 const SLEEP_S: i32 = 1;
 
-/// One call, for its record.
+/// One call, for its record: written once, however the call ends.
 #[derive(Debug)]
 pub(crate) struct Record {
     transport: &'static str,
@@ -30,18 +31,47 @@ pub(crate) struct Record {
     pub(crate) task: String,
     pub(crate) round: i32,
     pub(crate) bytes: u64,
+    /// What it came to where it was answered well.
+    pub(crate) answered: &'static str,
+    outcome: Cow<'static, str>,
 }
 
 impl Record {
     #[expect(clippy::disallowed_methods, reason = "how long a call took is for people only")]
     pub(crate) fn new(transport: &'static str, method: &'static str) -> Record {
         let started = Instant::now();
-        Record { transport, method, started, sender: String::new(), task: String::new(), round: 0, bytes: 0 }
+        Record {
+            transport,
+            method,
+            started,
+            sender: String::new(),
+            task: String::new(),
+            round: 0,
+            bytes: 0,
+            answered: "ok",
+            outcome: Cow::Borrowed("broken off by the caller"),
+        }
     }
 
-    /// Writes it.
-    pub(crate) fn ended(&self, outcome: &dyn std::fmt::Display) {
-        let Record { transport, method, sender, task, round, bytes, .. } = self;
+    /// Ends the call; that of a refused one is why.
+    pub(crate) fn ended<T>(mut self, done: &Result<T, CallError>) {
+        self.outcome = match done {
+            Ok(_) => Cow::Borrowed(self.answered),
+            Err(error) => Cow::Owned(error.to_string()),
+        };
+    }
+
+    pub(crate) fn of_results(&mut self, taken: &Taken) {
+        self.sender.clone_from(&taken.collaborator);
+        self.task.clone_from(&taken.task);
+        self.round = taken.round;
+        self.bytes = taken.bytes;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let Record { transport, method, sender, task, round, bytes, outcome, .. } = self;
         let sender: String = sender.chars().take(64).collect();
         let task: String = task.chars().take(64).collect();
         let duration_ms = self.started.elapsed().as_secs_f64() * 1e3;
@@ -50,13 +80,6 @@ impl Record {
             transport, method, sender, task, round, bytes, %outcome, duration_ms,
             "call"
         );
-    }
-
-    pub(crate) fn of_results(&mut self, taken: &Taken) {
-        self.sender.clone_from(&taken.collaborator);
-        self.task.clone_from(&taken.task);
-        self.round = taken.round;
-        self.bytes = taken.bytes;
     }
 }
 
@@ -165,25 +188,20 @@ impl Federation {
         Ok((self.header_for(caller.name), answer))
     }
 
+    /// Takes results; `sender` is who the call's own header says they are of, where it has one.
     pub(crate) async fn call_results(
         &self,
         peer: Peer<'_>,
+        sender: Option<&str>,
         pieces: &mut impl Pieces,
         record: &mut Record,
     ) -> Result<MessageHeader, CallError> {
         let mut taken = Taken::default();
-        let done = self.take_results(peer, pieces, &mut taken).await;
+        let done = self.take_results(peer, sender, pieces, &mut taken).await;
         record.of_results(&taken);
-        match done {
-            Ok(name) => {
-                record.ended(&taken.outcome);
-                Ok(self.header_for(&name))
-            }
-            Err(error) => {
-                record.ended(&error);
-                Err(error)
-            }
-        }
+        let name = done?;
+        record.answered = taken.outcome;
+        Ok(self.header_for(&name))
     }
 
     /// Relaying is another program's: refused by name.

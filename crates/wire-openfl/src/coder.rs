@@ -18,7 +18,8 @@ impl Coder for PlanCoder {
         }
         let tensor = Tensor::new(spec.clone(), bytes).map_err(|error| error.to_string())?;
         let encoded = encode(pipeline, &tensor, seed).map_err(|error| error.to_string())?;
-        let limits = Limits { tensor_bytes_max: u64::MAX, metadata_len_max: u64::MAX };
+        let limits =
+            Limits { tensor_bytes_max: u64::MAX, unfolded_bytes_max: u64::MAX, metadata_len_max: u64::MAX };
         let head = Head { name: spec.name.clone(), metadata: encoded.metadata, ..Head::default() };
         let mut decoder = Decoder::new(pipeline, &head, &limits).map_err(|error| error.to_string())?;
         let mut out = Vec::new();

@@ -1,7 +1,7 @@
 //! Why a call is refused, and how each transport says it: the one table.
 //!
-//! Stock collaborators ask again after any gRPC error and give up after most errors over HTTP, so what passes is 503 there, what is wrong
-//! with results 400, with identity 401, and a tensor is never 404.
+//! Over gRPC collaborators ask again after any error; over HTTP after 503, so what passes is 503 there, what is wrong with results 400,
+//! with identity 401, and a tensor is never 404.
 
 use http::StatusCode;
 

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     /// What upstream calls the first round.
     pub(crate) first_round: u32,
     collaborators: BTreeMap<String, Identity>,
+    /// Whose uploads are taken in at this moment.
+    uploading: BTreeMap<String, Semaphore>,
     pub(crate) workspace: PathBuf,
     notes: Option<PathBuf>,
     indices: Indices,
@@ -138,6 +140,11 @@ impl Federation {
 }
 
 impl Inner {
+    /// Whose turn it is among the uploads of a collaborator.
+    pub(crate) fn uploading_of(&self, name: &str) -> Option<&Semaphore> {
+        self.uploading.get(name)
+    }
+
     /// The collaborator whose call it is; a refusal is told to operators by name.
     pub(crate) fn admit<'f>(
         &'f self,

@@ -22,6 +22,9 @@ pub(crate) const MESSAGE_LEN_MAX: u64 = 1 << 30;
 const BODY_LEN_MAX: u64 = u32::MAX as u64;
 /// How long the next piece may take.
 const PIECE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How much of refused results is read, and how long the next of it is waited for.
+const DISCARD_LEN_MAX: u64 = MESSAGE_LEN_MAX;
+const DISCARD_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How frames begin and end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,9 +167,24 @@ impl FramedPieces {
         FramedPieces { body, frames: Frames::new(framing), ready: Bytes::new() }
     }
 
+    /// Reads what still comes and drops it, so that who sends to the end before it reads learns why it is refused.
+    pub(crate) async fn discard(&mut self) {
+        let mut left = DISCARD_LEN_MAX;
+        while let Ok(true) = self.fetch_within(DISCARD_WAIT_MAX).await {
+            match left.checked_sub(self.ready.len() as u64) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    }
+
     async fn fetch(&mut self) -> Result<bool, CallError> {
+        self.fetch_within(PIECE_WAIT_MAX).await
+    }
+
+    async fn fetch_within(&mut self, wait: Duration) -> Result<bool, CallError> {
         loop {
-            let frame = tokio::time::timeout(PIECE_WAIT_MAX, self.body.frame()).await;
+            let frame = tokio::time::timeout(wait, self.body.frame()).await;
             let frame = frame.map_err(|_| broken("the results did not go on in time"))?;
             let Some(frame) = frame else { return Ok(false) };
             let frame = frame.map_err(|error| broken(format!("the results broke off: {error}")))?;

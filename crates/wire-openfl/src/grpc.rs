@@ -32,19 +32,26 @@ const REQUEST_LEN_MAX: usize = 256 * 1_024;
 
 type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, CallError>> + Send>>;
 
+/// The calls.
+const METHODS: [&str; 5] =
+    ["Ping", "GetTasks", "GetAggregatedTensor", "SendLocalTaskResults", "InteropRelay"];
+
 /// Answers a call of the service by its method's name.
 pub(crate) async fn call(federation: &Federation, method: &str, peer: Peer<'_>, body: Body) -> Response {
-    let answered = match method {
-        "Ping" => ping(federation, peer, body).await,
-        "GetTasks" => tasks(federation, peer, body).await,
-        "GetAggregatedTensor" => tensor(federation, peer, body).await,
-        "SendLocalTaskResults" => results(federation, peer, body).await,
+    let known = METHODS.into_iter().find(|known| *known == method).unwrap_or("none");
+    let mut record = Record::new("grpc", known);
+    let answered = match known {
+        "Ping" => ping(federation, peer, body, &mut record).await,
+        "GetTasks" => tasks(federation, peer, body, &mut record).await,
+        "GetAggregatedTensor" => tensor(federation, peer, body, &mut record).await,
+        "SendLocalTaskResults" => results(federation, peer, body, &mut record).await,
         "InteropRelay" => Err(federation.call_relay()),
-        other => {
-            let shown: String = other.chars().take(64).collect();
+        _ => {
+            let shown: String = method.chars().take(64).collect();
             Err(CallError::new(Sort::NotServed, format!("the method {shown:?} is not served")))
         }
     };
+    record.ended(&answered);
     answered.unwrap_or_else(|error| refuse(&error))
 }
 
@@ -53,47 +60,58 @@ async fn request<M: Message + Default>(body: Body) -> Result<M, CallError> {
     M::decode(message).map_err(|error| CallError::new(Sort::Request, error))
 }
 
-/// Answers a call and writes its record.
-fn record<T>(mut record: Record, header: Option<&MessageHeader>, done: &Result<T, CallError>) {
-    record.sender = header.map(|header| header.sender.clone()).unwrap_or_default();
-    match done {
-        Ok(_) => record.ended(&"ok"),
-        Err(error) => record.ended(error),
-    }
+/// Whose a call is, for its record.
+fn sender_of(header: Option<&MessageHeader>) -> String {
+    header.map(|header| header.sender.clone()).unwrap_or_default()
 }
 
-async fn ping(federation: &Federation, peer: Peer<'_>, body: Body) -> Result<Response, CallError> {
-    let call = Record::new("grpc", "Ping");
+async fn ping(
+    federation: &Federation,
+    peer: Peer<'_>,
+    body: Body,
+    record: &mut Record,
+) -> Result<Response, CallError> {
     let PingRequest { header } = request(body).await?;
-    let done = federation.call_ping(header.as_ref(), peer);
-    record(call, header.as_ref(), &done);
-    one(&PingResponse { header: Some(done?) })
+    record.sender = sender_of(header.as_ref());
+    let header = federation.call_ping(header.as_ref(), peer)?;
+    one(&PingResponse { header: Some(header) })
 }
 
-async fn tasks(federation: &Federation, peer: Peer<'_>, body: Body) -> Result<Response, CallError> {
-    let mut call = Record::new("grpc", "GetTasks");
+async fn tasks(
+    federation: &Federation,
+    peer: Peer<'_>,
+    body: Body,
+    record: &mut Record,
+) -> Result<Response, CallError> {
     let GetTasksRequest { header } = request(body).await?;
-    let done = federation.call_tasks(header.as_ref(), peer).await;
-    call.round = done.as_ref().map_or(0, |tasks| tasks.round_number);
-    record(call, header.as_ref(), &done);
-    one(&done?)
+    record.sender = sender_of(header.as_ref());
+    let told = federation.call_tasks(header.as_ref(), peer).await?;
+    record.round = told.round_number;
+    one(&told)
 }
 
-async fn results(federation: &Federation, peer: Peer<'_>, body: Body) -> Result<Response, CallError> {
-    let mut call = Record::new("grpc", "SendLocalTaskResults");
+async fn results(
+    federation: &Federation,
+    peer: Peer<'_>,
+    body: Body,
+    record: &mut Record,
+) -> Result<Response, CallError> {
     let mut pieces = FramedPieces::new(body, Framing::Grpc);
-    let header = federation.call_results(peer, &mut pieces, &mut call).await?;
+    let header = federation.call_results(peer, None, &mut pieces, record).await?;
     one(&SendLocalTaskResultsResponse { header: Some(header) })
 }
 
-async fn tensor(federation: &Federation, peer: Peer<'_>, body: Body) -> Result<Response, CallError> {
-    let mut call = Record::new("grpc", "GetAggregatedTensor");
+async fn tensor(
+    federation: &Federation,
+    peer: Peer<'_>,
+    body: Body,
+    record: &mut Record,
+) -> Result<Response, CallError> {
     let wanted: GetAggregatedTensorRequest = request(body).await?;
-    let done = federation.call_tensor(&wanted, peer).await;
-    call.round = wanted.round_number;
-    call.bytes = done.as_ref().map_or(0, |(_, answer)| answer.body.len());
-    record(call, wanted.header.as_ref(), &done);
-    let (header, TensorAnswer { head, body }) = done?;
+    record.sender = sender_of(wanted.header.as_ref());
+    record.round = wanted.round_number;
+    let (header, TensorAnswer { head, body }) = federation.call_tensor(&wanted, peer).await?;
+    record.bytes = body.len();
     let mut tensor = BytesMut::from(&head.encode_to_vec()[..]);
     if body.len() > 0 {
         // data_bytes: field 7, length-delimited; its bytes follow.

@@ -1,7 +1,7 @@
 //! The header of every call: who sends it, and whether it is meant for this federation.
 //!
 //! Pure. First the certificate is held against the name, then every field against what this federation is. Refused by what is wrong, so that
-//! a collaborator with another plan, which stock lets retry for ever without a word, can be named to the operator.
+//! a collaborator with another plan can be named to the operator.
 //!
 //! Source: observed with openfl 1.9, its `validate_collaborator` and `check_request`.
 

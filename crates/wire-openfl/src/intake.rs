@@ -14,6 +14,7 @@ use sheaf_domain::{
     SubmitOutcome, SubmittedSlot, VersionRef,
 };
 use sheaf_tensor::{Dtype, TensorSpec};
+use tokio::sync::SemaphorePermit;
 
 use crate::error::{CallError, Sort};
 use crate::federation::{Caller, Federation, Index};
@@ -24,6 +25,8 @@ use crate::tensors::{Decoder, Head};
 
 /// How long results of the next round wait for it to begin.
 const NEXT_ROUND_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long an upload waits for others of its sender.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The most bytes of a decoded stretch that are passed on at once.
 const STRETCH_LEN: usize = 1 << 20;
 
@@ -80,10 +83,11 @@ fn results(error: impl std::fmt::Display) -> CallError {
 }
 
 impl Federation {
-    /// Takes in the results that a call brings.
+    /// Takes in the results that a call brings: those of `sender`, where the call names one.
     pub(crate) async fn take_results(
         &self,
         peer: Peer<'_>,
+        sender: Option<&str>,
         pieces: &mut impl Pieces,
         taken: &mut Taken,
     ) -> Result<String, CallError> {
@@ -91,6 +95,7 @@ impl Federation {
         let mut caller: Option<Caller<'_>> = None;
         let mut sent: Option<Sent> = None;
         let mut update: Option<Update<'_>> = None;
+        let mut _turn = None;
         while let Some(mut piece) = pieces.next().await? {
             taken.bytes += piece.remaining() as u64;
             loop {
@@ -100,7 +105,8 @@ impl Federation {
                     Err(error) => return Err(self.broken(caller, results(error))),
                 };
                 if let Part::Sent(first) = part {
-                    let who = self.begun(peer, &first, taken)?;
+                    let who = self.begun(peer, sender, &first, taken)?;
+                    _turn = self.turn(who).await?;
                     update = self.wanted(who, &first, taken).await?;
                     (caller, sent) = (Some(who), Some(first));
                 } else if let Some(update) = &mut update {
@@ -113,7 +119,7 @@ impl Federation {
             }
         }
         if let Some(first) = reader.finish().map_err(|error| self.broken(caller, results(error)))? {
-            let who = self.begun(peer, &first, taken)?;
+            let who = self.begun(peer, sender, &first, taken)?;
             update = self.wanted(who, &first, taken).await?;
             (caller, sent) = (Some(who), Some(first));
         }
@@ -127,11 +133,32 @@ impl Federation {
         Ok(caller.name.to_owned())
     }
 
-    fn begun(&self, peer: Peer<'_>, sent: &Sent, taken: &mut Taken) -> Result<Caller<'_>, CallError> {
+    fn begun(
+        &self,
+        peer: Peer<'_>,
+        sender: Option<&str>,
+        sent: &Sent,
+        taken: &mut Taken,
+    ) -> Result<Caller<'_>, CallError> {
         taken.collaborator.clone_from(&sent.header.sender);
         taken.task.clone_from(&sent.task_name);
         taken.round = sent.round_number;
+        if sender.is_some_and(|sender| sender != sent.header.sender) {
+            return Err(results("the results are another collaborator's"));
+        }
         self.inner().admit(Some(&sent.header), peer)
+    }
+
+    /// Waits until the caller has no other uploads too many under way.
+    async fn turn(&self, caller: Caller<'_>) -> Result<Option<SemaphorePermit<'_>>, CallError> {
+        let Some(uploading) = self.inner().uploading_of(caller.name) else { return Ok(None) };
+        match tokio::time::timeout(TURN_WAIT_MAX, uploading.acquire()).await {
+            Ok(permit) => permit.map(Some).map_err(|error| CallError::new(Sort::NotNow, error)),
+            Err(_) => Err(CallError::new(
+                Sort::NotNow,
+                format!("{} has too many uploads under way that do not go on", caller.name),
+            )),
+        }
     }
 
     /// A refusal, told to operators.

@@ -34,6 +34,9 @@ const SECURITY_HEADERS: [(&str, &str); 3] = [
 /// That of answers over TLS.
 const TRANSPORT_SECURITY: &str = "max-age=31536000; includeSubDomains";
 
+/// The calls, by the rest of their path.
+const METHODS: [&str; 5] = ["ping", "tasks", "tensors/aggregated", "tasks/results", "interop/relay"];
+
 /// Answers a call by the rest of its path.
 pub(crate) async fn call(
     federation: &Federation,
@@ -42,18 +45,10 @@ pub(crate) async fn call(
     peer: Peer<'_>,
     body: Body,
 ) -> Response {
-    let is_get = parts.method == Method::GET;
-    let answered = match path {
-        "ping" if is_get => ping(federation, parts, peer),
-        "tasks" if is_get => tasks(federation, parts, peer).await,
-        "tensors/aggregated" if is_get => tensor(federation, parts, peer).await,
-        "tasks/results" if parts.method == Method::POST => results(federation, parts, peer, body).await,
-        "interop/relay" if parts.method == Method::POST => Err(federation.call_relay()),
-        "ping" | "tasks" | "tensors/aggregated" | "tasks/results" | "interop/relay" => {
-            Ok(StatusCode::METHOD_NOT_ALLOWED.into_response())
-        }
-        _ => Ok(StatusCode::NOT_FOUND.into_response()),
-    };
+    let method = METHODS.into_iter().find(|method| *method == path).unwrap_or("none");
+    let mut record = Record::new("rest", method);
+    let answered = answer(federation, parts, peer, body, method, &mut record).await;
+    record.ended(&answered);
     let mut response = answered.unwrap_or_else(|error| refuse(&error));
     for (name, value) in SECURITY_HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -63,6 +58,29 @@ pub(crate) async fn call(
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, value);
     }
     response
+}
+
+async fn answer(
+    federation: &Federation,
+    parts: &Parts,
+    peer: Peer<'_>,
+    body: Body,
+    method: &str,
+    record: &mut Record,
+) -> Result<Response, CallError> {
+    let mut refused = |answered, status: StatusCode| {
+        record.answered = answered;
+        Ok(status.into_response())
+    };
+    match (method, parts.method == Method::GET, parts.method == Method::POST) {
+        ("ping", true, _) => ping(federation, parts, peer, record),
+        ("tasks", true, _) => tasks(federation, parts, peer, record).await,
+        ("tensors/aggregated", true, _) => tensor(federation, parts, peer, record).await,
+        ("tasks/results", _, true) => results(federation, parts, peer, body, record).await,
+        ("interop/relay", _, true) => Err(federation.call_relay()),
+        ("none", ..) => refused("there is no such path", StatusCode::NOT_FOUND),
+        _ => refused("the path is not for this method", StatusCode::METHOD_NOT_ALLOWED),
+    }
 }
 
 /// What a query says, in order.
@@ -146,29 +164,39 @@ fn header_of(federation: &Federation, parts: &Parts, query: &Query) -> Result<Me
     })
 }
 
-fn record<T>(mut call: Record, sender: &str, done: &Result<T, CallError>) {
-    sender.clone_into(&mut call.sender);
-    match done {
-        Ok(_) => call.ended(&"ok"),
-        Err(error) => call.ended(error),
-    }
+/// The header of a call, whose record now says whose it is.
+fn begun(
+    federation: &Federation,
+    parts: &Parts,
+    query: &Query,
+    record: &mut Record,
+) -> Result<MessageHeader, CallError> {
+    let header = header_of(federation, parts, query)?;
+    record.sender.clone_from(&header.sender);
+    Ok(header)
 }
 
-fn ping(federation: &Federation, parts: &Parts, peer: Peer<'_>) -> Result<Response, CallError> {
-    let call = Record::new("rest", "ping");
-    let header = header_of(federation, parts, &Query::of(parts))?;
-    let done = federation.call_ping(Some(&header), peer);
-    record(call, &header.sender, &done);
-    Ok(json_answer(&json!({ "header": header_json(&done?) })))
+fn ping(
+    federation: &Federation,
+    parts: &Parts,
+    peer: Peer<'_>,
+    record: &mut Record,
+) -> Result<Response, CallError> {
+    let header = begun(federation, parts, &Query::of(parts), record)?;
+    let header = federation.call_ping(Some(&header), peer)?;
+    Ok(json_answer(&json!({ "header": header_json(&header) })))
 }
 
-async fn tasks(federation: &Federation, parts: &Parts, peer: Peer<'_>) -> Result<Response, CallError> {
-    let mut call = Record::new("rest", "tasks");
-    let header = header_of(federation, parts, &Query::of(parts))?;
-    let done = federation.call_tasks(Some(&header), peer).await;
-    call.round = done.as_ref().map_or(0, |tasks| tasks.round_number);
-    record(call, &header.sender, &done);
-    let GetTasksResponse { header, round_number, tasks, sleep_time, quit } = done?;
+async fn tasks(
+    federation: &Federation,
+    parts: &Parts,
+    peer: Peer<'_>,
+    record: &mut Record,
+) -> Result<Response, CallError> {
+    let header = begun(federation, parts, &Query::of(parts), record)?;
+    let told = federation.call_tasks(Some(&header), peer).await?;
+    let GetTasksResponse { header, round_number, tasks, sleep_time, quit } = told;
+    record.round = round_number;
     let mut fields = Fields::default();
     fields.put("header", header.as_ref().map(header_json));
     fields.number("roundNumber", round_number);
@@ -184,26 +212,41 @@ async fn results(
     parts: &Parts,
     peer: Peer<'_>,
     body: Body,
+    record: &mut Record,
 ) -> Result<Response, CallError> {
-    let mut call = Record::new("rest", "tasks/results");
-    let header = header_of(federation, parts, &Query::of(parts))?;
-    federation.call_ping(Some(&header), peer)?;
     let mut pieces = FramedPieces::new(body, Framing::Http);
-    let answer = federation.call_results(peer, &mut pieces, &mut call).await?;
-    if answer.receiver != header.sender {
-        return Err(CallError::new(Sort::Results, "the results are another collaborator's"));
+    let taken = take(federation, parts, peer, &mut pieces, record).await;
+    if taken.is_err() {
+        pieces.discard().await;
     }
-    Ok(json_answer(&json!({ "status": "success" })))
+    taken.map(|()| json_answer(&json!({ "status": "success" })))
 }
 
-async fn tensor(federation: &Federation, parts: &Parts, peer: Peer<'_>) -> Result<Response, CallError> {
-    let mut call = Record::new("rest", "tensors/aggregated");
+async fn take(
+    federation: &Federation,
+    parts: &Parts,
+    peer: Peer<'_>,
+    pieces: &mut FramedPieces,
+    record: &mut Record,
+) -> Result<(), CallError> {
+    let header = begun(federation, parts, &Query::of(parts), record)?;
+    federation.call_ping(Some(&header), peer)?;
+    federation.call_results(peer, Some(&header.sender), pieces, record).await?;
+    Ok(())
+}
+
+async fn tensor(
+    federation: &Federation,
+    parts: &Parts,
+    peer: Peer<'_>,
+    record: &mut Record,
+) -> Result<Response, CallError> {
     let query = Query::of(parts);
-    let header = header_of(federation, parts, &query)?;
+    let header = begun(federation, parts, &query, record)?;
     let round_number = query.get("round_number").unwrap_or("0").parse();
     let round_number =
         round_number.map_err(|_| CallError::new(Sort::Request, "round_number is no number"))?;
-    let sender = header.sender.clone();
+    record.round = round_number;
     let request = GetAggregatedTensorRequest {
         header: Some(header),
         tensor_name: query.get("tensor_name").unwrap_or_default().to_owned(),
@@ -212,11 +255,8 @@ async fn tensor(federation: &Federation, parts: &Parts, peer: Peer<'_>) -> Resul
         tags: query.0.iter().filter(|(name, _)| name == "tags").map(|(_, value)| value.clone()).collect(),
         require_lossless: query.is_true("require_lossless"),
     };
-    let done = federation.call_tensor(&request, peer).await;
-    call.round = round_number;
-    call.bytes = done.as_ref().map_or(0, |(_, answer)| answer.body.len());
-    record(call, &sender, &done);
-    let (header, answer) = done?;
+    let (header, answer) = federation.call_tensor(&request, peer).await?;
+    record.bytes = answer.body.len();
     let mut fields = Fields::default();
     fields.put("header", Some(header_json(&header)));
     fields.number("roundNumber", round_number);

@@ -38,7 +38,7 @@ pub struct Model {
 pub enum StateError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("cannot write {}", path.display())]
+    #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Tensor(Refusal),
@@ -165,8 +165,11 @@ impl ModelReader {
 pub fn read(path: &Path, pipeline: Pipeline, total_bytes_max: u64) -> Result<Model, StateError> {
     let failed = |source| StateError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
-    let limits =
-        Limits { tensor_bytes_max: total_bytes_max, metadata_len_max: total_bytes_max.saturating_mul(4) };
+    let limits = Limits {
+        tensor_bytes_max: total_bytes_max,
+        unfolded_bytes_max: total_bytes_max,
+        metadata_len_max: total_bytes_max.saturating_mul(4),
+    };
     let mut reader = ModelReader::new(pipeline, limits, total_bytes_max);
     loop {
         let mut piece = BytesMut::zeroed(PIECE_LEN);

@@ -130,6 +130,8 @@ const SHIFTS_LEN_MAX: u64 = 64 << 20;
 pub struct Limits {
     /// The most bytes a tensor may unfold to, at four bytes an element.
     pub tensor_bytes_max: u64,
+    /// The same of one that a codec unfolds: few bytes of it may come to a thousand times as many.
+    pub unfolded_bytes_max: u64,
     /// The longest metadata of one transformer, in bytes. A shift takes about twelve for each element.
     pub metadata_len_max: u64,
 }
@@ -137,7 +139,7 @@ pub struct Limits {
 impl Default for Limits {
     /// What upstream's limit of 1 GiB a message leaves for one tensor.
     fn default() -> Limits {
-        Limits { tensor_bytes_max: 1 << 30, metadata_len_max: 1 << 20 }
+        Limits { tensor_bytes_max: 1 << 30, unfolded_bytes_max: 1 << 30, metadata_len_max: 1 << 20 }
     }
 }
 

@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import harness  # noqa: E402
+import processes  # noqa: E402
 import wire  # noqa: E402
 
 
@@ -26,9 +27,13 @@ def pytest_runtest_makereport(item, call):
 def world(tmp_path, request):
     with harness.World(tmp_path) as world:
         yield world
-        report = getattr(request.node, "report_call", None)
-        if report is not None and report.failed:
-            print(world.logs())
+        show_if_failed(world, request.node)
+
+
+def show_if_failed(world, item):
+    report = getattr(item, "report_call", None)
+    if report is not None and report.failed:
+        print(world.logs())
 
 
 @pytest.fixture
@@ -46,16 +51,16 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "peer(name): the stock peer, its release and its transport, that the test proves"
     )
-    config.addinivalue_line("markers", "stock_differs(reason): what the stock server is known to do otherwise")
+    config.addinivalue_line("markers", "ours_alone(reason): what our server does, and is asked of no other")
 
 
 def pytest_collection_modifyitems(items):
-    """Against the stock server, what it is known to do otherwise is left out, with the reason; with
-    SHEAF_INTEROP_DIFFERENCES=1 it must fail, which proves the tests that name it."""
+    """Against the stock server, what is ours alone is left out, with what ours does as the reason; with
+    SHEAF_INTEROP_DIFFERENCES=1 it must fail there, which proves the tests that are marked."""
     for item in items:
-        mark = item.get_closest_marker("stock_differs")
+        mark = item.get_closest_marker("ours_alone")
         if mark and harness.STOCK:
-            reason = f"stock: {mark.args[0]}"
+            reason = f"ours alone: {mark.args[0]}"
             proven = os.environ.get("SHEAF_INTEROP_DIFFERENCES") == "1"
             item.add_marker(
                 pytest.mark.xfail(reason=reason, strict=True) if proven else pytest.mark.skip(reason=reason)
@@ -63,15 +68,4 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The table of stock peers, from the tests that ran."""
-    rows = {}
-    for outcome in ("passed", "failed"):
-        for report in terminalreporter.stats.get(outcome, []):
-            for peer in getattr(report, "peers", []):
-                rows.setdefault(peer, {"passed": 0, "failed": 0})[outcome] += 1
-    if rows:
-        terminalreporter.section(f"stock peers of {harness.SERVER}")
-        terminalreporter.write_line("| peer | tests passed | tests failed |")
-        terminalreporter.write_line("| --- | --- | --- |")
-        for peer, counts in sorted(rows.items()):
-            terminalreporter.write_line(f"| {peer} | {counts['passed']} | {counts['failed']} |")
+    processes.write_peers(terminalreporter, harness.SERVER)

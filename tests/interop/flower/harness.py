@@ -77,8 +77,7 @@ class World(processes.World):
 class Server(Program):
     """A SuperLink. `ca` is the path of its authority under TLS; `address` serves HTTP, `grpc_address` the Fleet over gRPC.
 
-    Ours always has its database. The stock one has it where a test needs it, with `durable`: under load it answers a call
-    with 500 now and then when it has one, and a node whose call it was gives its reply up.
+    Ours always has its database; the stock one has it where a test needs it, with `durable`.
     """
 
     def __init__(
@@ -133,7 +132,7 @@ class Server(Program):
             run = wire.run_of(self, run_id)
             return run if run is not None and run.status.status == "finished" else None
 
-        # Seldom: each look costs the stock server what a node's call costs it.
+        # Seldom: each look is a call like a node's.
         run = wait_for(f"the end of run {run_id}", finished, deadline_s or 2 * DEADLINE_S, look_every_s)
         return f"{run.status.status}:{run.status.sub_status}"
 

@@ -71,7 +71,19 @@ class Sheaf:
         return self("logs", run)
 
 
-def write(world, *, nodes=2, app=harness.APP, strategy="fedavg", parameters="", cohort="", config=(), name="plan", trainer=""):
+def write(
+    world,
+    *,
+    nodes=2,
+    app=harness.APP,
+    strategy="fedavg",
+    parameters="",
+    cohort="",
+    config=(),
+    name="plan",
+    trainer="",
+    evaluates=True,
+):
     """A plan of the tests' app with its first model beside it; gives its path."""
     config = CONFIG | dict(config)
     np.savez(world.directory / "init.npz", **reference.initial(config))
@@ -94,8 +106,7 @@ def write(world, *, nodes=2, app=harness.APP, strategy="fedavg", parameters="", 
         trainer and f'trainer = "{trainer}"',
         "[task.app_config]",
         *[f"{key} = {json.dumps(value)}" for key, value in own.items()],
-        "[task.evaluate]",
-        'metric = "loss"',
+        *(["[task.evaluate]", 'metric = "loss"'] if evaluates else []),
     ]
     plan = world.directory / f"{name}.toml"
     plan.write_text("\n".join(lines) + "\n")

@@ -19,7 +19,7 @@ def test_the_nodes_port_over_grpc_starts_nothing(world):
     assert not wire.call(server, "control/list-runs", control_pb2.ListRunsRequest()).message.run_dict
 
 
-@pytest.mark.stock_differs("one port serves everybody")
+@pytest.mark.ours_alone("calls that run code are served on loopback, or to those who prove who they are")
 def test_beyond_loopback_neither_node_nor_stranger_starts_or_claims_anything(world):
     authority = certs.Authority(world.directory / "tls")
     server = harness.Server(world, authority=authority, isolation="process", host="0.0.0.0").start()
@@ -48,7 +48,7 @@ def test_a_token_is_needed_and_only_the_right_one_serves(server):
     assert task.call("get-nodes", runtime_pb2.GetNodesRequest()).status == 200
 
 
-@pytest.mark.stock_differs("everybody registers as often as they like")
+@pytest.mark.ours_alone("registrations of one address have a rate")
 def test_one_address_registers_nodes_at_a_bounded_rate_and_is_told_to_come_again(server):
     nodes = [wire.Node(server) for _ in range(25)]
     register = [fleet_pb2.RegisterNodeFleetRequest(public_key=node.public) for node in nodes]

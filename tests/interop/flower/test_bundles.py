@@ -20,7 +20,7 @@ def with_config(text):
 
 
 def refused(server, content):
-    """Whether a bundle is refused: an answer without a run counts, for the stock server says so to one too large."""
+    """Whether a bundle is refused: by a status, or by an answer without a run."""
     answer = wire.call(server, "control/start-run", fabs.start_request(content))
     runs = wire.call(server, "control/list-runs", control_pb2.ListRunsRequest()).message.run_dict
     return (answer.status >= 400 or not answer.message.run_id) and not runs
@@ -41,18 +41,18 @@ def test_a_bundle_that_cannot_be_read_starts_nothing(server, content):
     assert refused(server, content())
 
 
-@pytest.mark.stock_differs("only the settings are looked at; the rest is left to the nodes")
+@pytest.mark.ours_alone("every path of a bundle is checked before a run starts")
 @pytest.mark.parametrize("name", ["../evil.py", "judged/../../evil.py", "/etc/evil.py", "a\\..\\..\\evil.py"])
 def test_a_bundle_whose_paths_leave_it_starts_nothing(server, name):
     assert refused(server, fabs.bundle(fabs.app_files() | {name: b"print()"}))
 
 
-@pytest.mark.stock_differs("only the settings are looked at; the rest is left to the nodes")
+@pytest.mark.ours_alone("a bundle with links is refused before a run starts")
 def test_a_bundle_with_a_link_starts_nothing(server):
     assert refused(server, fabs.bundle(fabs.app_files() | {"judged/link.py": b"/etc/passwd"}, links=["judged/link.py"]))
 
 
-@pytest.mark.stock_differs("settings of any size are unpacked in memory")
+@pytest.mark.ours_alone("what a bundle unpacks to is bounded")
 @pytest.mark.parametrize("name", ["pyproject.toml", "judged/zeros.py"])
 def test_a_bundle_that_unpacks_to_a_gigabyte_starts_nothing(server, name):
     before = peak_bytes(server)

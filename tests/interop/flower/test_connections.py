@@ -10,7 +10,7 @@ import certs
 import harness
 import wire
 
-pytestmark = pytest.mark.stock_differs("it verifies every call in full")
+pytestmark = pytest.mark.ours_alone("a key that was verified is remembered on its connection, where asked for")
 
 DIRECT = ["--direct-connections"]
 

@@ -7,9 +7,7 @@ import golden
 import harness
 
 
-@pytest.mark.stock_differs(
-    "the message is lost with the node that held it, and its key is refused while it counts as online"
-)
+@pytest.mark.ours_alone("a node that comes back with its key is let in, and handed its message again")
 def test_a_node_killed_at_work_does_it_again_when_it_is_back(world):
     authority = certs.Authority(world.directory / "tls")
     server = harness.Server(world, authority=authority, auth=True).start()
@@ -29,7 +27,7 @@ def test_a_node_killed_at_work_does_it_again_when_it_is_back(world):
     golden.assert_equal(cli.result(run_id), "restarts")
 
 
-@pytest.mark.stock_differs("a ServerApp reads whatever its server may")
+@pytest.mark.ours_alone("walls keep a ServerApp from keys and state")
 @pytest.mark.skipif(not harness.has_landlock(), reason="this kernel has no Landlock, and no account is set up")
 def test_a_serverapp_reads_no_key_and_no_state(world):
     server, _, cli = harness.federation(world, 1, tls=True, auth=True)

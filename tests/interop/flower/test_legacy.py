@@ -107,7 +107,7 @@ def test_a_killed_server_goes_on_with_the_clients_that_come_back(world, place, t
     for client in named:
         client.wait_log("HANGING")
     server.kill9()
-    # Observed: start_client does not try again on this transport, whatever its max_retries says; it ends with an error.
+    # A start_client process ends with its connection: who comes back is a new one.
     for client in named:
         client.kill9()
     server = place(2, 2, *options, name="again")

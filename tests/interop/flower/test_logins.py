@@ -13,7 +13,7 @@ import harness
 import wire
 from flwr.proto import control_pb2, runtime_pb2
 
-pytestmark = pytest.mark.stock_differs("its open build has no login, and lets everybody in")
+pytestmark = pytest.mark.ours_alone("operators log in, and nobody else is served the command")
 
 LOGIN = ["--operator-login"]
 

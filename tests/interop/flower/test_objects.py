@@ -127,7 +127,7 @@ def test_a_node_that_leaves_is_answered_for(server):
     assert reply.error.code == 3
 
 
-@pytest.mark.stock_differs("a message is handed out once, confirmed or not")
+@pytest.mark.ours_alone("a message is handed out again until it is confirmed")
 def test_an_unconfirmed_message_is_handed_out_again(server):
     node = wire.Node(server).join()
     run_id, task = claimed(server)
@@ -140,7 +140,7 @@ def test_an_unconfirmed_message_is_handed_out_again(server):
     assert pulled(reborn)[0].metadata.message_id == message_id
 
 
-@pytest.mark.stock_differs("an object that is there already is refused")
+@pytest.mark.ours_alone("a call that comes again changes nothing and is answered as before")
 def test_repeated_calls_change_nothing(server):
     node = wire.Node(server).join()
     run_id, task = claimed(server)
@@ -159,7 +159,7 @@ def test_repeated_calls_change_nothing(server):
     assert reply == again
 
 
-@pytest.mark.stock_differs("an object is given to whoever knows its id")
+@pytest.mark.ours_alone("an object is given to those it is for")
 def test_objects_are_read_by_those_they_are_for(server):
     node, other = wire.Node(server).join(), wire.Node(server).join()
     run_id, task = claimed(server)
@@ -176,7 +176,7 @@ def test_objects_are_read_by_those_they_are_for(server):
         assert node.pull_object(run_id, object_id).message.object_available
 
 
-@pytest.mark.stock_differs("a session serves any node of the run")
+@pytest.mark.ours_alone("a session is of the node that it was given to")
 def test_a_session_is_of_one_node(server):
     node, other = wire.Node(server).join(), wire.Node(server).join()
     run_id, task = claimed(server)

@@ -9,7 +9,7 @@ import wire
 from flwr.proto import control_pb2
 from hands import claimed
 
-pytestmark = pytest.mark.stock_differs("it has no such command")
+pytestmark = pytest.mark.ours_alone("its command exports, checks and removes relayed runs")
 
 
 def test_a_relayed_run_is_exported_checked_and_removed_by_the_number_that_flower_shows(server, tmp_path):

@@ -67,23 +67,23 @@ ALWAYS = {
     "after-3-fleet-push-object",
     "after-1-runtime-pull-messages",
 }
-# What the stock server with its database does not survive; observed with 1.42.0.
-STOCK_LOSES = {
-    "after-1-runtime-pull-task-input": "the task counts as started, is refused when asked for again, and the run fails",
-    "after-1-runtime-push-messages": "messages announced again are not taken, and the run goes on for ever",
-    "after-4-runtime-push-object": "an object that is there already is refused, and the run fails",
-    "after-1-fleet-get-fab": "nodes see a message while it is uploaded, so the kill meets the upload, which is given up",
-    "after-1-fleet-pull-messages": "a message that was handed out is not handed out again, and the run goes on for ever",
-    "after-3-fleet-push-object": "an object that is there already is refused, the node gives its reply up, and the run hangs",
-    "after-1-runtime-pull-messages": "replies are handed out once, so the round is averaged without them and nobody is told",
+# Kills after which ours alone is asked to go on, and what it does then.
+OURS_ALONE = {
+    "after-1-runtime-pull-task-input": "a task's input is given to its ServerApp again",
+    "after-1-runtime-push-messages": "messages that are announced again are taken",
+    "after-4-runtime-push-object": "an object that comes again is taken",
+    "after-1-fleet-get-fab": "a message is handed out when all of it is there, and a bundle is given again",
+    "after-1-fleet-pull-messages": "a message is handed out again until it is confirmed",
+    "after-3-fleet-push-object": "an object that comes again is taken",
+    "after-1-runtime-pull-messages": "replies are handed out again until they are confirmed",
 }
 
 
 def cases():
     every = os.environ.get("SHEAF_INTEROP_KILLS") == "all"
     for kill in (kill for kill in KILLS if every or kill.name in ALWAYS):
-        reason = STOCK_LOSES.get(kill.name)
-        yield pytest.param(kill, id=kill.name, marks=[pytest.mark.stock_differs(reason)] if reason else [])
+        reason = OURS_ALONE.get(kill.name)
+        yield pytest.param(kill, id=kill.name, marks=[pytest.mark.ours_alone(reason)] if reason else [])
 
 
 class Stack:
@@ -184,7 +184,7 @@ def test_several_kills_in_one_run(world):
     stack.finish(run_id)
 
 
-@pytest.mark.stock_differs("its ServerApp ends with it, and the run fails")
+@pytest.mark.ours_alone("a ServerApp outlives the server that started it")
 def test_a_serverapp_that_the_server_started_outlives_it(world):
     stack = Stack(world, isolation="subprocess")
     rule = stack.kill_at(Kill("/v1/fleet/confirm-message-received", "after", nth=2))
@@ -198,7 +198,7 @@ def test_a_serverapp_that_the_server_started_outlives_it(world):
     assert stack.cli("log", run_id, "it", "--show").count("PHASE start") == 1
 
 
-@pytest.mark.stock_differs("it forgets that the ServerApp was its own; the run hangs until its token expires")
+@pytest.mark.ours_alone("a ServerApp that the server started is found again, or its run has failed")
 def test_a_serverapp_that_died_while_the_server_was_away_fails_its_run(world):
     stack = Stack(world, isolation="subprocess")
     run_id = stack.submit(train_pause_s=600.0)

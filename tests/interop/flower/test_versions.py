@@ -25,7 +25,7 @@ def test_an_old_node_over_grpc_beside_a_new_one_over_http(world):
     assert server.stop() == 0
 
 
-@pytest.mark.stock_differs("its open build serves the adapter by a switch of its own only")
+@pytest.mark.ours_alone("every address serves the gRPC adapter")
 @pytest.mark.peer("flwr 1.39.0: SuperNode over the gRPC adapter")
 def test_an_old_node_whose_calls_come_in_envelopes(world):
     server = harness.Server(world, grpc=True).start()

@@ -141,7 +141,7 @@ def nodes_of(server):
 
 
 def called(component):
-    """By which a caller names itself; the stock server refuses a Runtime call without them."""
+    """By which a caller names itself; a Runtime call has to have them."""
     return {"flwr-package-name": "flwr", "flwr-package-version": "1.42.0", "flwr-component-name": component}
 
 

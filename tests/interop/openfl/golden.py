@@ -96,7 +96,7 @@ def write_tensors():
         tag = "lossy_compressed" if pipeline.is_lossy() else "compressed"
         encoded, decoded = [], []
         for tensor, array in tensors().items():
-            # Upstream cannot decode a tensor of exactly as many elements as its threshold.
+            # Of a tensor of exactly as many elements as the threshold there is no golden.
             if name.startswith("eden") and tensor == "at_threshold":
                 continue
             made = named(tensor, pipeline, array, ("delta", tag, "trained"))

@@ -1,9 +1,13 @@
 """Collaborators by hand: the calls of the stock ones in any order, over gRPC or HTTP, for what no stock program does."""
 
 import contextlib
+import socket
+import ssl
 import struct
 
 import grpc
+import h2.connection
+import h2.events
 import numpy as np
 import requests
 from google.protobuf import json_format
@@ -16,6 +20,8 @@ import harness
 RAW = NoCompressionPipeline()
 CALL_S = 90
 HELD_S = 3
+PATHS = "/experimental/v1"
+UPLOAD = {"Content-Type": "application/x-protobuf-stream"}
 # Each hand has a connection of its own, so that none uses one to a server that is no more.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
@@ -74,6 +80,7 @@ class Hand:
         self.tls = federation.config["network"]["settings"]["use_tls"]
         self.address = federation.server.address
         self.credentials = Credentials(federation.pki, name if certificate is None else certificate) if self.tls else None
+        federation.world.came("its messages by hand", self.transport, self.tls)
 
     def waits(self):
         """Whether there is nothing for it to do: the aggregator says so, or keeps it waiting for more."""
@@ -99,6 +106,8 @@ class Hand:
 
 class Grpc(Hand):
     """Over gRPC."""
+
+    transport = "grpc"
 
     def __init__(self, federation, name, *, channel=None, **claims):
         super().__init__(federation, name, **claims)
@@ -141,18 +150,23 @@ class Grpc(Hand):
 class Rest(Hand):
     """Over HTTP."""
 
+    transport = "rest"
+
     def __init__(self, federation, name, **claims):
         super().__init__(federation, name, **claims)
-        self.base = f"{'https' if self.tls else 'http'}://{self.address}/experimental/v1"
+        self.base = f"{'https' if self.tls else 'http'}://{self.address}{PATHS}"
         self.params = {"collaborator_id": self.header.sender, "federation_uuid": self.header.federation_uuid}
 
-    def call(self, method, path, *, headers=(), timeout_s=CALL_S, **options):
-        claims = {
+    def claims(self):
+        return {
             "Sender": self.header.sender,
             "Receiver": self.header.receiver,
             "Federation-UUID": self.header.federation_uuid,
             "Single-Col-Cert-CN": self.header.single_col_cert_common_name,
         }
+
+    def call(self, method, path, *, headers=(), timeout_s=CALL_S, **options):
+        claims = self.claims()
         if self.tls:
             options |= {"verify": self.credentials.chain, "cert": self.credentials.pair}
         with requests.Session() as session:
@@ -183,8 +197,61 @@ class Rest(Hand):
         return answer
 
     def post(self, body, headers=()):
-        content = {"Content-Type": "application/x-protobuf-stream"} | dict(headers)
-        return self.call("POST", "/tasks/results", data=body, headers=content)
+        """Bytes go with their length; what gives pieces goes in chunks, a chunk for each of them."""
+        return self.call("POST", "/tasks/results", data=body, headers=UPLOAD | dict(headers))
+
+
+class Rest2(Rest):
+    """Over HTTP/2; one connection for each upload, in frames of `piece` bytes. All other calls are those of HTTP/1.1."""
+
+    transport = "rest on HTTP/2"
+    piece = 1021
+
+    def post(self, body, headers=()):
+        connection = h2.connection.H2Connection()
+        with contextlib.closing(self.connected()) as line:
+            connection.initiate_connection()
+            asked = {
+                ":method": "POST",
+                ":scheme": "https" if self.tls else "http",
+                ":authority": self.address,
+                ":path": f"{PATHS}/tasks/results",
+            }
+            claims = self.claims() | UPLOAD | dict(headers)
+            connection.send_headers(1, [*asked.items(), *((name.lower(), value) for name, value in claims.items())])
+            events, at = [], 0
+            while not any(isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)) for event in events):
+                while at < len(body) and (room := connection.local_flow_control_window(1)):
+                    piece = body[at : at + min(self.piece, room)]
+                    at += len(piece)
+                    connection.send_data(1, piece, end_stream=at == len(body))
+                line.sendall(connection.data_to_send())
+                received = line.recv(1 << 16)
+                assert received, "the server closed the connection"
+                events += connection.receive_data(received)
+        return Answer(events)
+
+    def connected(self):
+        line = socket.create_connection((harness.HOST, int(self.address.rpartition(":")[2])), timeout=CALL_S)
+        if not self.tls:
+            return line
+        context = ssl.create_default_context(cafile=str(self.credentials.chain))
+        context.load_cert_chain(*map(str, self.credentials.pair))
+        context.set_alpn_protocols(["h2"])
+        line = context.wrap_socket(line, server_hostname=harness.HOST)
+        assert line.selected_alpn_protocol() == "h2"
+        return line
+
+
+class Answer:
+    """What a server said over HTTP/2."""
+
+    def __init__(self, events):
+        (said,) = [event for event in events if isinstance(event, h2.events.ResponseReceived)]
+        self.status_code = int({str(name, "ascii"): value for name, value in said.headers}[":status"])
+
+    def raise_for_status(self):
+        assert self.status_code == 200, self.status_code
 
 
 def framed(results):

@@ -5,15 +5,18 @@ fx. Workspaces are made with the stock package: the plan as it dumps it, the fir
 it signs. A collaborator sees nothing of the aggregator's workspace.
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
 import sys
 
 import numpy as np
+import yaml
 from openfl.federated.plan import Plan
 from openfl.interface.cli_helper import WORKSPACE
 from openfl.pipelines import NoCompressionPipeline
@@ -27,7 +30,7 @@ SOURCE = HERE / "workspace"
 sys.path[:0] = [str(HERE.parent), str(SOURCE)]
 
 import processes  # noqa: E402
-from processes import DEADLINE_S, World, free_ports, wait_for  # noqa: E402, F401
+from processes import DEADLINE_S, free_ports, wait_for  # noqa: E402, F401
 from src import models  # noqa: E402
 
 BIN = pathlib.Path(sys.executable).parent
@@ -47,6 +50,18 @@ SECURITY = {
 def environment(directory, **more):
     """All that a process gets."""
     return processes.environment(BIN, directory, **more)
+
+
+class World(processes.World):
+    """Also knows which stock peers came to its aggregators, and how."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.peers = set()
+
+    def came(self, peer, transport, tls):
+        version = importlib.metadata.version("openfl")
+        self.peers.add(f"openfl {version}, {peer}, {transport} {'over TLS' if tls else 'in clear'}")
 
 
 class Program(processes.Program):
@@ -135,6 +150,11 @@ def plan(
     return config
 
 
+def printed():
+    """The plan that OpenFL's documentation prints: its network is all defaults, so its port follows from the plan itself."""
+    return yaml.safe_load((HERE / "printed.yaml").read_text())
+
+
 def groups(kind, **named):
     """An assigner's section; each group is (tasks, collaborators), or without collaborators all of them."""
     made = []
@@ -176,11 +196,17 @@ def make_workspace(directory, config, names, *, first_round=0, arrays=None):
     (directory / "plan" / "data.yaml").write_text("".join(shards))
     parsed = Plan.parse(file, resolve=False)
     # As `fx plan initialize -a localhost` writes it back.
+    parsed.config["network"]["settings"]["agg_addr"] = HOST
     Plan.dump(file, parsed.config)
     settings = {"model": "mixed", "large_elements": 600_000, "seed": 7} | config["task_runner"]["settings"]
     arrays = arrays or models.first(settings["model"], settings["large_elements"], settings["seed"])
     sent, _ = split_tensor_dict_for_holdouts(arrays)
     parsed.save_model_to_state_file(sent, first_round, directory / "save" / "init.pbuf")
+
+
+def port_of(directory):
+    """The port that a workspace's plan names or comes to."""
+    return Plan.parse(directory / "plan" / "plan.yaml").config["network"]["settings"]["agg_port"]
 
 
 def identity(directory):
@@ -192,8 +218,8 @@ def identity(directory):
 class Server(Program):
     """An aggregator in its workspace."""
 
-    def __init__(self, world, port, *, task_group=None, name="aggregator", server=None):
-        self.port, self.address = port, f"{HOST}:{port}"
+    def __init__(self, world, port, *, task_group=None, name="aggregator", server=None, **environ):
+        self.port = port
         server = server or SERVER
         if server == "stock":
             command = [BIN / "fx", "aggregator", "start"]
@@ -203,7 +229,11 @@ class Server(Program):
         command += ["-p", "plan/plan.yaml", "-c", "plan/cols.yaml"]
         command += ["--task_group", task_group] if task_group else []
         # The stock one writes event files only when it is told so.
-        super().__init__(world, name, command, TENSORBOARD="1")
+        super().__init__(world, name, command, TENSORBOARD="1", **environ)
+
+    @property
+    def address(self):
+        return f"{HOST}:{self.port}"
 
     def start(self):
         super().start()
@@ -225,6 +255,11 @@ class Server(Program):
         wait_for("the aggregator's port", up)
         return self
 
+    def peak_bytes(self):
+        """The most memory that it had at once so far."""
+        (said,) = re.findall(r"^VmHWM:\s+(\d+) kB$", pathlib.Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE)
+        return 1024 * int(said)
+
     def end(self, deadline_s=None):
         """Waits until it ends by itself; gives the exit code."""
         wait_for("the aggregator's end", lambda: not self.alive(), deadline_s or 2 * DEADLINE_S)
@@ -234,9 +269,9 @@ class Server(Program):
 class Collaborator(Program):
     """A stock collaborator in its workspace. `proxy` is the port of a forwarding proxy that it is to use."""
 
-    def __init__(self, world, name, *, proxy=None):
+    def __init__(self, world, name, *, proxy=None, **environ):
         url = f"http://127.0.0.1:{proxy}"
-        environ = {key: url for key in ("grpc_proxy", "https_proxy", "http_proxy")} if proxy else {}
+        environ |= {key: url for key in ("grpc_proxy", "https_proxy", "http_proxy")} if proxy else {}
         super().__init__(world, name, [BIN / "fx", "collaborator", "start", "-n", name], **environ)
 
     def end(self, deadline_s=None):
@@ -253,14 +288,17 @@ class Collaborator(Program):
 
 
 class Federation:
-    """An aggregator and its collaborators, in workspaces made from one plan; nothing is started yet."""
+    """An aggregator and its collaborators, in workspaces made from one plan; nothing is started yet. `config` is a whole plan, and
+    `environ` what each process gets."""
 
-    def __init__(self, world, pki, config=None, *, count=2, first_round=0, task_group=None, server=None, **parameters):
+    def __init__(self, world, pki, config=None, *, count=2, first_round=0, task_group=None, server=None, environ=(), **parameters):
         (port,) = free_ports(1)
+        self.environ = dict(environ)
         self.world, self.names, self.pki = world, NAMES[:count], pki
-        self.config = config(port) if config else plan(port, **parameters)
-        self.server = Server(world, port, task_group=task_group, server=server)
+        self.config = config or plan(port, **parameters)
+        self.server = Server(world, port, task_group=task_group, server=server, **self.environ)
         make_workspace(self.server.home, self.config, self.names, first_round=first_round)
+        self.server.port = port_of(self.server.home)
         self.collaborators = {}
         for name in self.names:
             home = world.directory / name
@@ -271,11 +309,15 @@ class Federation:
         copy_certificates(pki, self.server.home, ("server", f"agg_{HOST}"))
 
     def collaborator(self, name, **options):
-        self.collaborators[name] = Collaborator(self.world, name, **options)
+        network = self.config["network"].get("settings", {})
+        self.world.came("`fx collaborator start`", network.get("transport_protocol", "grpc"), network.get("use_tls", True))
+        self.collaborators[name] = Collaborator(self.world, name, **self.environ, **options)
         return self.collaborators[name]
 
     def start(self, late=()):
         """Starts them all; those that are to be late first, so that they wait in the first round."""
+        # A port that follows from the plan may be that of another run.
+        wait_for("the plan's port", lambda: not self.server.listening())
         self.server.start()
         for name in late:
             wait_for(f"{name} in its training", self.collaborator(name).start().waits)
@@ -349,6 +391,19 @@ def arrays_of(model, pipeline=None):
     """The round and the arrays by name, in their order, of a model file's bytes."""
     arrays, number = utils.deconstruct_model_proto(base_pb2.ModelProto.FromString(model), pipeline or NoCompressionPipeline())
     return number, {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def final(federation):
+    """The arrays by name of the model that all rounds came to: ours writes it beside the last one, as safetensors of float32."""
+    content = (federation.server.home / "save" / "last.final.safetensors").read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    arrays = {}
+    for name, entry in json.loads(content[8:begin]).items():
+        if name != "__metadata__":
+            assert entry["dtype"] == "F32", name
+            start, end = (begin + offset for offset in entry["data_offsets"])
+            arrays[name] = np.frombuffer(content[start:end], "<f4").reshape(entry["shape"])
+    return arrays
 
 
 def pipeline_of(config):

@@ -9,6 +9,7 @@ import concurrent.futures
 import hashlib
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import tempfile
 
 import cells
 import harness
+import tables
 
 FILE = pathlib.Path(__file__).with_name("golden.json")
 SAMPLES = 4
@@ -73,12 +75,26 @@ def differences(wanted, got, tolerance, place):
         for index, (left, right) in enumerate(zip(wanted, got)):
             yield from differences(left, right, tolerance, (*place, index))
     elif isinstance(wanted, float) and isinstance(got, float):
-        # A sum is as far off as its elements together.
-        scale = 100 if place[-1] == "sum" else 1
-        if abs(wanted - got) > (tolerance or 0) * scale * max(1.0, abs(wanted)):
+        # What is no number is alike to itself alone, and within no bound of anything.
+        alike = wanted == got or (math.isnan(wanted) and math.isnan(got))
+        if not alike and not abs(wanted - got) <= allowed(tolerance, place, wanted):
             yield place, wanted, got
     elif wanted != got:
         yield place, wanted, got
+
+
+def allowed(tolerance, place, wanted):
+    """How far from `wanted` is near enough at this place."""
+    if isinstance(tolerance, cells.Clustered):
+        which, *inner = place
+        if which not in ("last", "best"):
+            return tolerance.metrics
+        if inner[1] not in tolerance.alike:
+            return tolerance.sums if place[-1] == "sum" else tolerance.elements
+        tolerance = 1e-6
+    # A sum is as far off as its elements together.
+    scale = 100 if place[-1] == "sum" else 1
+    return (tolerance or 0) * scale * max(1.0, abs(wanted))
 
 
 def stock_outcome(name):
@@ -97,7 +113,8 @@ def record(*names):
     golden = load() if FILE.exists() else {}
 
     def recorded(name):
-        done = subprocess.run([sys.executable, __file__, name], stdout=subprocess.PIPE, text=True)
+        environ = os.environ | (tables.IN_ORDER if cells.LESSONS[name].ordered else {})
+        done = subprocess.run([sys.executable, __file__, name], stdout=subprocess.PIPE, text=True, env=environ)
         print(name, done.returncode, flush=True)
         return json.loads(done.stdout) if done.returncode == 0 else None
 

@@ -6,8 +6,10 @@ import pathlib
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import yaml
+from openfl.interface.model import get_model
 
 import cells
 import hands
@@ -88,6 +90,26 @@ def test_the_aggregator_called_as_fx(world, pki):
     for hand in everybody:
         test_hands.complete(hand, 0, test_hands.drawn(1))
     test_hands.quits(federation, *everybody)
+
+
+def test_a_saved_model_becomes_one_of_the_runners_own(world, pki):
+    """The stock package reads what the aggregator saved, by its command and by its function, which gives the runner itself."""
+    federation = harness.Federation(world, pki, security="plain", runner=test_hands.RUNNER, rounds=2)
+    home = federation.server.start().home
+    everybody = [hands.Grpc(federation, name) for name in federation.names]
+    updates = [test_hands.drawn(1), test_hands.drawn(2)]
+    for number, value in enumerate((0.5, 0.25)):
+        for hand, update in zip(everybody, updates):
+            test_hands.complete(hand, number, update, value=value)
+    test_hands.quits(federation, *everybody)
+    models = {"best": test_hands.FIRST, "last": test_hands.moved(test_hands.FIRST, test_hands.mean(updates))}
+    for which, wanted in models.items():
+        fx(home, "model", "save", "-i", f"save/{which}.pbuf", "-o", f"{which}.npz")
+        with np.load(home / f"{which}.npz") as native:
+            test_hands.same(dict(native), wanted)
+        files = [home / "plan" / file for file in ("plan.yaml", "cols.yaml", "data.yaml")]
+        runner = get_model(*map(str, files), str(home / "save" / f"{which}.pbuf"), None)
+        test_hands.same(runner.get_tensor_dict(False), wanted)
 
 
 def test_a_collaborator_with_somebody_elses_certificate_asks_in_vain(world, pki):

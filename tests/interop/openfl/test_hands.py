@@ -164,7 +164,7 @@ def test_without_deltas_the_model_is_the_aggregate_itself(begin):
     same(harness.arrays_of(federation.saved("last"))[1], mean(updates))
 
 
-@pytest.mark.stock_differs("wants the parameters to be optimised in the plan")
+@pytest.mark.ours_alone("what is optimised is the model, and the plan names no parameters")
 @pytest.mark.parametrize("deltas", [False, True])
 @pytest.mark.parametrize(
     "name, optimiser, settings",
@@ -254,7 +254,7 @@ def test_results_of_a_task_that_the_plan_does_not_know_are_taken(begin):
     quits(federation, zeta, col1)
 
 
-@pytest.mark.stock_differs("who sends results of an unknown task after its own counts twice, and the round ends without the others")
+@pytest.mark.ours_alone("results of an unknown task count for nobody")
 def test_an_unknown_task_does_not_stand_for_somebody_elses(begin):
     _, zeta, _ = begin()
     complete(zeta, 0, drawn(1))
@@ -278,7 +278,7 @@ def test_a_collaborator_that_began_anew_is_served_what_it_had_trained(begin):
     quits(federation, zeta, col1)
 
 
-@pytest.mark.stock_differs("looks tags up in the order they are asked in, which is sorted only where the name comes first")
+@pytest.mark.ours_alone("tags are looked up in any order")
 def test_a_name_that_sorts_after_the_tags_is_served_too(begin):
     _, zeta, _ = begin()
     update = drawn(1)
@@ -294,7 +294,7 @@ def test_what_another_one_trained_is_not_served(begin):
         assert not answer.data_bytes and not answer.name
 
 
-@pytest.mark.stock_differs("keeps no base for a difference when `db_store_rounds` is 1")
+@pytest.mark.ours_alone("the base of a difference is there whatever `db_store_rounds` says")
 def test_differences_are_served_whatever_the_plan_keeps(begin):
     federation, zeta, col1 = begin(aggregator={"db_store_rounds": 1})
     for hand in (zeta, col1):
@@ -393,7 +393,7 @@ def test_random_groups_take_turns_and_use_everybody_up(begin):
     quits(federation, zeta, col1)
 
 
-@pytest.mark.stock_differs("cannot commit a round without a score, and it never ends")
+@pytest.mark.ours_alone("a round without a score is committed")
 def test_a_plan_without_a_score_trains_too(begin):
     federation, zeta, col1 = begin(assigner=harness.groups("RandomGroupedAssigner", learning=(["train"], None)))
     for number in range(2):

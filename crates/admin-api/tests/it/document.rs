@@ -113,6 +113,7 @@ fn status() -> RunStatus {
             refused: 0,
             last_error: None,
         }],
+        notices: vec!["who calls is not checked".to_owned()],
         model: Some(Digest::of(b"model")),
         best: Some((1, 0.5)),
         created_at: at,

@@ -138,7 +138,7 @@ proptest! {
         k in 9usize..40,
         len in 1usize..1_400,
         groups in 1usize..5,
-        keep in 1u32..8,
+        keep in 1u32..10,
     ) {
         let mut rng = SeededRng::new(seed, "close");
         let mut below = |bound: u64| u16::try_from(rng.below(bound)).unwrap();
@@ -155,6 +155,29 @@ proptest! {
             let (bits, _) = folded(rule, &weights, &columns, level).unwrap();
             prop_assert_eq!(&plain, &bits, "{:?}", level);
         }
+    }
+}
+
+/// Two updates are one and the same in every dtype: whoever keeps one of them alone must have looked at them exactly.
+#[test]
+fn a_second_pass_takes_in_every_dtype() {
+    let k = 20;
+    let mut columns = cohort(11, k, 700);
+    for column in &mut columns {
+        column.rows[k - 1] = column.rows[9].clone();
+    }
+    let weights = vec![1.0; k];
+    for level in Level::available() {
+        let mut passes_of_keep = Vec::new();
+        for keep in 1..20 {
+            let rule = Rule::Krum { byzantine: 5, keep };
+            let (plain, _) = folded(rule, &weights, &columns, Level::Plain).unwrap();
+            let (bits, passes) = folded(rule, &weights, &columns, level).unwrap();
+            assert_eq!(bits, plain, "{level:?}, {keep} kept");
+            passes_of_keep.push(passes);
+        }
+        let again = passes_of_keep.iter().filter(|passes| **passes == 2).count();
+        assert_eq!(again, usize::from(level > Level::Plain), "{level:?}: {passes_of_keep:?}");
     }
 }
 

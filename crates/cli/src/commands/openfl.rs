@@ -133,6 +133,8 @@ fn read_plan(args: &Start) -> anyhow::Result<Plan> {
     let file_name = file_name.unwrap_or_default();
     let fqdn = host_name();
     let around = Surroundings { file_name: &file_name, fqdn: &fqdn, task_group: args.task_group.as_deref() };
+    plan::Collaborators::read(&collaborators)
+        .map_err(|error| Failure::usage(format!("{}: {error}", args.authorized_cols.display())))?;
     let mut plan = plan::read(&text, &collaborators, around)
         .map_err(|error| Failure::usage(format!("{}: {error}", args.plan.display())))?;
     if let Some(uuid) = &args.federation_uuid {

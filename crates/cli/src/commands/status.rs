@@ -40,6 +40,9 @@ fn print(run: &RunStatus) {
     output::line(format!("run {}  {}", run.run, run.name));
     let reason = run.phase.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
     output::line(format!("  {}{reason}, round {} of {}", run.phase.name(), run.round, run.rounds));
+    for notice in &run.notices {
+        output::line(format!("  notice: {notice}"));
+    }
     for wait in &run.waits {
         output::line(format!("  {wait}"));
         if let Wait::Submissions { deadline: Some(deadline), .. } = wait {

@@ -29,7 +29,12 @@ pub(crate) async fn drive(shared: Arc<Shared>, order: FoldOrder) {
             Err(error) => {
                 release_versions(&shared, &order).await;
                 let permanent = !error.is_transient();
-                tracing::error!(run = %order.run, round = order.key.round, stage = %order.key.stage, %error, permanent, "a fold failed");
+                let (run, round, stage) = (order.run, order.key.round, &order.key.stage);
+                if permanent {
+                    tracing::error!(%run, round, %stage, %error, "a fold failed");
+                } else {
+                    tracing::warn!(%run, round, %stage, %error, "a fold is tried again");
+                }
                 let event = failure(&order, &error, permanent);
                 if permanent {
                     break event;

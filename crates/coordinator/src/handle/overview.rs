@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use sheaf_domain::plan::Plan;
-use sheaf_domain::{Digest, Identity, Role, RunStatus, SiteName, Timestamp};
+use sheaf_domain::{Digest, Identity, Role, RunId, RunStatus, SiteName, Timestamp};
 use sheaf_store::{InviteState, SiteRecord, SiteState};
 
 use crate::{Error, Handle};
@@ -123,6 +123,11 @@ impl Handle {
         }
     }
 
+    /// Sets what the status of a run is to say of how this server serves it, for as long as it does.
+    pub fn set_notices(&self, run: RunId, notices: Vec<String>) {
+        self.shared.incidents.set_notices(run, notices);
+    }
+
     /// Puts what the run itself does not know into its status.
     pub(super) fn with_incidents(&self, mut status: RunStatus) -> RunStatus {
         for site in &mut status.sites {
@@ -132,6 +137,7 @@ impl Handle {
                 site.last_error = Some(incident.text);
             }
         }
+        status.notices = self.shared.incidents.notices(status.run);
         status
     }
 }

@@ -315,7 +315,7 @@ fn result_of(client: &SiteName, reply: Reply) -> Result<(f64, Metrics), String> 
             Ok((examples(res.num_examples), metrics))
         }
         Reply::Evaluate(res) => {
-            // Upstream leaves such clients out of the round's means; the round goes on.
+            // Such clients are left out of the round's means; the round goes on.
             if res.status.as_ref().is_some_and(|status| status.code() == Code::EvaluateNotImplemented) {
                 return Ok((NO_EXAMPLES, Metrics::new()));
             }

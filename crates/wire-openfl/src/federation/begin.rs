@@ -1,6 +1,7 @@
 //! How a federation begins: the first model is read and handed in, collaborators are taken in, the run is created or found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -42,6 +43,32 @@ pub enum BeginError {
     Coordinator(#[from] sheaf_coordinator::Error),
     #[error("a name cannot be used: {0}")]
     Name(#[from] sheaf_domain::Error),
+    #[error("{setting} of the plan is {}, and there is no such directory", path.display())]
+    NoDirectory { setting: &'static str, path: std::path::PathBuf },
+}
+
+/// What a tensor that a codec unfolds may come to however small the model is, in bytes.
+const UNFOLDED_LEN_LEAST: u64 = 1 << 20;
+/// How many uploads of one collaborator are taken in at once. It sends one after another; what stalls is in nobody else's way.
+const UPLOADS_MAX: usize = 4;
+
+fn uploading(collaborators: &BTreeMap<String, Identity>) -> BTreeMap<String, Semaphore> {
+    collaborators.keys().map(|name| (name.clone(), Semaphore::new(UPLOADS_MAX))).collect()
+}
+
+/// Whether models can be saved where the plan says: found out before anybody works for them.
+fn check_directories(plan: &Plan, workspace: &Path) -> Result<(), BeginError> {
+    let settings = [
+        ("best_state_path", &plan.aggregator.best_state_path),
+        ("last_state_path", &plan.aggregator.last_state_path),
+    ];
+    for (setting, path) in settings {
+        let path = workspace.join(path);
+        if !plan.is_evaluation && !path.parent().is_some_and(Path::is_dir) {
+            return Err(BeginError::NoDirectory { setting, path });
+        }
+    }
+    Ok(())
 }
 
 impl Federation {
@@ -53,6 +80,7 @@ impl Federation {
     /// Not safe: run it to its end.
     pub async fn open(handle: Handle, opening: Opening) -> Result<Federation, BeginError> {
         let Opening { plan, workspace, notes } = opening;
+        check_directories(&plan, &workspace)?;
         let operator = Identity {
             trust_domain: handle.trust_domain().to_owned(),
             name: SiteName::new("local")?,
@@ -92,7 +120,12 @@ impl Federation {
         let model = handle.manifest(&operator, &version).await?;
         let largest = model.specs().map(|spec| spec.shape.num_elements()).max().unwrap_or(0);
         Ok(Federation::of(Inner {
-            limits: Limits { metadata_len_max: plan.pipeline.metadata_len_max(largest), ..Limits::default() },
+            limits: Limits {
+                unfolded_bytes_max: largest.saturating_mul(4).max(UNFOLDED_LEN_LEAST),
+                metadata_len_max: plan.pipeline.metadata_len_max(largest),
+                ..Limits::default()
+            },
+            uploading: uploading(&collaborators),
             compute: Compute::for_this_machine(),
             handle,
             operator,

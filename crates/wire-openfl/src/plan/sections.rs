@@ -22,7 +22,7 @@ const SECTIONS: [&str; 10] = [
     "straggler_handling_policy",
     "connector",
 ];
-/// Settings of collaborators that upstream still takes and does nothing with.
+/// Deprecated settings of collaborators: taken, warned of, and without effect.
 const DEPRECATED: [&str; 1] = ["device_assignment_policy"];
 /// The group whose selection makes a run an evaluation.
 const EVALUATION: &str = "evaluation";

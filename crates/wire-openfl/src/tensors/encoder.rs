@@ -36,11 +36,11 @@ pub fn encode(codec: Pipeline, tensor: &Tensor, seed: u64) -> Result<Encoded, Re
         Pipeline::NoCompression => raw(shape, tensor),
         Pipeline::RandomShift => shifted(shape, &values(), seed),
         Pipeline::Stc { p_sparsity } => {
-            let (codes, table) = sparse::ternary(&sparse::sparse(&values(), p_sparsity));
+            let (codes, table) = sparse::ternary(&sparse::sparse(values(), p_sparsity));
             coded(vec![of_shape(shape), of_table(apart(table, true)), MetadataProto::default()], &codes)
         }
         Pipeline::Skc { p_sparsity, n_clusters } => {
-            let (codes, table) = kmeans::cluster(&sparse::sparse(&values(), p_sparsity), n_clusters);
+            let (codes, table) = kmeans::cluster(&sparse::sparse(values(), p_sparsity), n_clusters);
             coded(vec![of_shape(shape), of_table(apart(table, false)), MetadataProto::default()], &codes)
         }
         Pipeline::Kc { n_clusters } => {
@@ -48,7 +48,7 @@ pub fn encode(codec: Pipeline, tensor: &Tensor, seed: u64) -> Result<Encoded, Re
             let first = MetadataProto { int_list: shape, ..of_table(apart(table, false)) };
             coded(vec![first, MetadataProto::default()], &codes)
         }
-        // Observed: upstream decodes from this size on, though it encodes only above it.
+        // From this size on: a reader takes a tensor of exactly so many elements for rotated.
         Pipeline::Eden { n_bits, dim_threshold } if count >= dim_threshold && count > 0 => {
             let (int_to_float, bits) = eden::encode(&values(), n_bits, seed);
             let metadata = MetadataProto { int_to_float, ..of_shape(shape) };
@@ -103,8 +103,8 @@ fn coded(metadata: Vec<MetadataProto>, codes: &[u32]) -> Encoded {
 
 /// Values of which none is a code of the table: those that are move by their last bit.
 ///
-/// Observed: upstream's decoder puts values for codes in place, in the order of a hash table, and takes a value that equals a code it
-/// has not come to for that code. Of ternary tables the zero comes to its turn in time, and stays what upstream sends.
+/// The wire requires it: a reader puts values for codes in place one code after the other, in an order of its own, and a value that equals
+/// a later code would be replaced once more. Of ternary tables the zero stays: it equals code 0, which is put in place first.
 fn apart(mut table: Vec<f32>, keeps_zero: bool) -> Vec<f32> {
     let len = table.len();
     for value in &mut table {

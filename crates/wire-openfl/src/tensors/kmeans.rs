@@ -1,4 +1,4 @@
-//! k-means of single numbers, without chance, where upstream begins with random draws.
+//! k-means of single numbers, without chance.
 //!
 //! # Numerics
 //! It begins with the best clusters of at most [`BINS_MAX`] bins of neighbouring values, found by dynamic programming, and goes on with Lloyd's

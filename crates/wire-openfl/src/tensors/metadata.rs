@@ -38,9 +38,11 @@ pub(super) fn read(
     let plain = |entry: &MetadataProto| entry.int_to_float.is_empty();
     let bare = |entry: &MetadataProto| entry.int_list.is_empty();
     match (codec, metadata) {
-        (Pipeline::NoCompression, [one]) if plain(one) => Ok((shape(&one.int_list, limits)?, Plan::Raw)),
+        (Pipeline::NoCompression, [one]) if plain(one) => {
+            Ok((shape(&one.int_list, limits.tensor_bytes_max)?, Plan::Raw))
+        }
         (Pipeline::RandomShift, [shift, last]) if plain(last) && shift.int_list == last.int_list => {
-            let shape = shape(&last.int_list, limits)?;
+            let shape = shape(&last.int_list, limits.unfolded_bytes_max)?;
             let shifts = counted(shift).ok_or_else(|| wrong("its shifts do not count from zero"))?;
             if shifts.len() as u64 != shape.num_elements() {
                 return Err(wrong("it has not as many shifts as elements"));
@@ -50,20 +52,19 @@ pub(super) fn read(
         (Pipeline::Stc { .. } | Pipeline::Skc { .. }, [first, codes, last])
             if plain(first) && bare(codes) && plain(last) && bare(last) =>
         {
-            let shape = shape(&first.int_list, limits)?;
+            let shape = shape(&first.int_list, limits.unfolded_bytes_max)?;
             Ok((shape, Plan::Coded(table(codes)?)))
         }
         (Pipeline::Kc { .. }, [codes, last]) if plain(last) && bare(last) => {
-            let shape = shape(&codes.int_list, limits)?;
+            let shape = shape(&codes.int_list, limits.unfolded_bytes_max)?;
             Ok((shape, Plan::Coded(table(codes)?)))
         }
         (Pipeline::Eden { n_bits, .. }, [one]) => {
-            let shape = shape(&one.int_list, limits)?;
-            // Small tensors are left as they are. Observed: one of exactly `dim_threshold` elements too, though
-            // upstream's own decoder takes it for rotated.
+            // Small tensors are left as they are. Observed: one of exactly `dim_threshold` elements too.
             if plain(one) {
-                return Ok((shape, Plan::Raw));
+                return Ok((shape(&one.int_list, limits.tensor_bytes_max)?, Plan::Raw));
             }
+            let shape = shape(&one.int_list, limits.unfolded_bytes_max)?;
             let values = counted(one).ok_or_else(|| wrong("its numbers do not count from zero"))?;
             let params = Params::read(&values, n_bits, shape.num_elements()).map_err(wrong)?;
             Ok((shape, Plan::Eden(params)))
@@ -72,13 +73,13 @@ pub(super) fn read(
     }
 }
 
-fn shape(int_list: &[i32], limits: &Limits) -> Result<Shape, Fault> {
+fn shape(int_list: &[i32], max: u64) -> Result<Shape, Fault> {
     let wrong = || Fault::Shape { dims: int_list.iter().copied().take(8).collect() };
     let dims: Option<Vec<u64>> = int_list.iter().map(|dim| u64::try_from(*dim).ok()).collect();
     let shape = Shape::new(dims.ok_or_else(wrong)?).map_err(|_| wrong())?;
     let len = shape.num_elements().saturating_mul(4);
-    if len > limits.tensor_bytes_max {
-        return Err(Fault::TooLarge { len, max: limits.tensor_bytes_max });
+    if len > max {
+        return Err(Fault::TooLarge { len, max });
     }
     Ok(shape)
 }
@@ -91,8 +92,7 @@ fn counted(entry: &MetadataProto) -> Option<Vec<f32>> {
 
 /// What each code stands for.
 ///
-/// Observed: upstream puts values for codes in place, one code after the other, so a value that is itself a code not yet
-/// come to is replaced again; and the order is that of a hash table, so its own peers differ. Here each code is its value.
+/// Each code is its value, also where that value equals a code.
 fn table(entry: &MetadataProto) -> Result<Vec<f32>, Fault> {
     if entry.int_to_float.len() > TABLE_LEN_MAX {
         return Err(Fault::Table { reason: "it is too long" });

@@ -26,7 +26,7 @@ pub(super) fn aggregation(node: Option<&Node>) -> Result<Aggregation, PlanError>
     {
         return Err(unknown_class(module, class, line));
     }
-    // Upstream takes the parameters to be optimised from here; in a file they can only be numbers, which the model has.
+    // What is optimised is the model, so a plan has no parameters to name.
     for key in ["params", "model_interface", "agg_func"] {
         if let Some(node) = settings.node(key) {
             return Err(PlanError::NotServed {
@@ -60,7 +60,7 @@ pub(super) fn aggregation(node: Option<&Node>) -> Result<Aggregation, PlanError>
             initial_accumulator_value: start(0.0)?,
             epsilon: rate("epsilon", 1e-8)?,
         },
-        "YogiAdaptiveAggregation" => return Err(not_served("upstream's own class cannot be built in 1.9")),
+        "YogiAdaptiveAggregation" => return Err(not_served("use AdamAdaptiveAggregation in its place")),
         "SecureWeightedAverage" => return Err(not_served("secure aggregation is not served")),
         "FedBaggingXGBoost" => return Err(not_served("trees are not folded yet")),
         _ => return Err(unknown_class(module, class, line)),

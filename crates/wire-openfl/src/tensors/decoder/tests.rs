@@ -53,7 +53,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
-/// The tensor whose values are codes themselves: stock replaces them again in the order of a hash table (see `metadata::table`).
+/// The tensor whose values are codes themselves: it is held against the input (see `metadata::table`).
 const OF_CODES: (&str, &str) = ("kc", "codes");
 
 #[test]
@@ -308,5 +308,27 @@ fn rotations_that_lie_are_refused() {
         let mut tensor = tensor.clone();
         tensor.transformer_metadata[0].int_to_float.insert(key, value);
         assert!(matches!(fault(eden(4), tensor), Fault::Transformers { .. }), "{key}: {value}");
+    }
+}
+
+/// A thousandth of a tensor's bytes can come to all of it: what unfolds is believed as far as the federation's own tensors go.
+#[test]
+fn what_unfolds_has_a_bound_of_its_own() {
+    let limits = |unfolded_bytes_max| Limits { unfolded_bytes_max, ..Limits::default() };
+    for (name, codec) in GOLDENS {
+        for tensor in model(&format!("openfl-1.9/{name}.pbuf")) {
+            let (head, _) = Head::split(tensor.clone());
+            let is_plain = head.metadata.iter().all(|entry| entry.int_to_float.is_empty());
+            let Ok(decoder) = Decoder::new(codec, &head, &Limits::default()) else { continue };
+            let len = decoder.shape().num_elements() * 4;
+            assert!(Decoder::new(codec, &head, &limits(len)).is_ok(), "{name}");
+            if len > 0 && !is_plain {
+                let refused = Decoder::new(codec, &head, &limits(len - 1)).unwrap_err();
+                assert!(refused.to_string().contains(&head.name), "{refused}");
+                assert!(matches!(refused.fault, Fault::TooLarge { .. }), "{refused}");
+            } else if is_plain {
+                assert!(Decoder::new(codec, &head, &limits(0)).is_ok() || len == 0, "{name}");
+            }
+        }
     }
 }

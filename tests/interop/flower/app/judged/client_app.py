@@ -28,13 +28,14 @@ def pause(context: Context):
 @app.train()
 def train(message: Message, context: Context) -> Message:
     pause(context)
-    round_no = int(message.content["config"]["server-round"])
+    config = message.content["config"]
+    round_no, mu = int(config["server-round"]), float(config.get("proximal-mu", 0.0))
     rng = content.generator(int(context.run_config["seed"]), 10, round_no, partition_of(context))
     arrays = content.arrays_of(message.content["arrays"])
     if context.run_config["mode"] == "echo":
         arrays = {name: array + array.dtype.type(partition_of(context) + 1) for name, array in arrays.items()}
     else:
-        arrays = {name: content.shifted(array, rng) for name, array in arrays.items()}
+        arrays = {name: content.shifted(array, rng, mu) for name, array in arrays.items()}
     loss = loss_of(arrays)
     if context.run_config["mode"] == "fault":
         arrays = faulty(arrays, context)
@@ -60,7 +61,14 @@ def faulty(arrays, context: Context):
         return {other: array for other, array in arrays.items() if other != name}
     if fault == "reversed":
         return dict(reversed(arrays.items()))
+    if fault == "far":
+        return far(arrays)
     return arrays | {name: changed[fault](arrays[name])}
+
+
+def far(arrays):
+    """What no other partition is near to."""
+    return {name: array + array.dtype.type(8) for name, array in arrays.items()}
 
 
 @app.train("mixed")

@@ -110,10 +110,13 @@ def same(sent, got):
     return type(sent) is type(got) and repr(sent) == repr(got)
 
 
-def shifted(array, rng):
-    """A reply to `array`: floats moved by multiples of 2^-8, integers and booleans by exclusive or."""
+def shifted(array, rng, mu=0.0):
+    """A reply to `array`: floats moved by multiples of 2^-8, integers and booleans by exclusive or.
+
+    A float `x` that would move by `s` moves by `s / (1 + mu)`, which is where `(w - x - s)^2 + mu (w - x)^2` is least.
+    """
     if array.dtype.kind == "f":
-        step = (rng.integers(-256, 257, size=array.shape, dtype=np.int16) / 256).astype(array.dtype)
+        step = (rng.integers(-256, 257, size=array.shape, dtype=np.int16) / 256 / (1.0 + mu)).astype(array.dtype)
         out = array + step
     else:
         mask = some(rng, array.dtype.newbyteorder("="), array.shape)

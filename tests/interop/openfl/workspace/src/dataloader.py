@@ -17,3 +17,17 @@ class ShardLoader(DataLoader):
 
     def get_valid_data_size(self):
         return 30 * self.shard + 7
+
+
+class PyTorchMNISTInMemory(ShardLoader):
+    """The loader of the plan that OpenFL's documentation prints: what there is in shares of whole batches."""
+
+    def __init__(self, batch_size, collaborator_count, data_path=None, **kwargs):
+        super().__init__(data_path, **kwargs)
+        self.batch_size, self.shards = batch_size, collaborator_count
+
+    def get_train_data_size(self):
+        return 10 * self.batch_size * self.shard // self.shards
+
+    def get_valid_data_size(self):
+        return self.batch_size * self.shard // self.shards

@@ -19,7 +19,7 @@ MODELS = {
         "norm.num_batches": ((1,), np.int32),
         "head.weight": ((5, 2), np.float32),
     },
-    # The stock aggregator takes what has no dimension for a Python number at times, and adds it up in double precision.
+    # What has no dimension: in the goldens it is added up partly in double precision.
     "scalar": {
         "temperature": ((), np.float32),
         "steps": ((), np.int64),
