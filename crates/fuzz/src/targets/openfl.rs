@@ -49,7 +49,11 @@ pub(super) const PLAN: Target = Target {
 };
 
 const TENSOR_BYTES_MAX: u64 = 256 * 1024;
-const LIMITS: Limits = Limits { tensor_bytes_max: TENSOR_BYTES_MAX, metadata_len_max: 64 * 1024 };
+const LIMITS: Limits = Limits {
+    tensor_bytes_max: TENSOR_BYTES_MAX,
+    unfolded_bytes_max: TENSOR_BYTES_MAX,
+    metadata_len_max: 64 * 1024,
+};
 /// How much is read at once.
 const PIECE_LEN: usize = 61;
 
