@@ -68,7 +68,7 @@ def test_another_identity(world, pki, kind):
     transport = "grpc" if kind is hands.Grpc else "rest"
     federation = prepared(world, pki, "--federation-uuid", "ours", security="plain", transport=transport)
     federation.server.start()
-    assert "federation ours, aggregator aggregator_ours" in federation.server.text()
+    federation.server.wait_log("federation ours, aggregator aggregator_ours")
     of_the_plan = kind(federation, ZETA)
     if kind is hands.Grpc:
         with hands.refused():
