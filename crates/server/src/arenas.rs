@@ -3,7 +3,8 @@
 //! glibc gives threads arenas of their own, each of which keeps the buffers of megabytes that were freed in it; with a pool of
 //! threads that come and go the process came to several times its budgets. One arena gives freed buffers to whoever asks next. It
 //! also keeps them, where glibc by itself would fetch fresh pages for every buffer of a megabyte or more: in a fold that is
-//! about a tenth of the CPU time; what is free at the end of the arena goes back from a bound on. Changes nothing elsewhere: another C library has no such settings.
+//! about a tenth of the CPU time; what is free at the end of the arena goes back from a bound on. Changes nothing elsewhere:
+//! another C library has no such settings.
 //!
 //! Source: mallopt(3), `M_ARENA_MAX`, `M_MMAP_THRESHOLD`, `M_TRIM_THRESHOLD`.
 

@@ -49,7 +49,7 @@ impl Record {
             round: 0,
             bytes: 0,
             answered: "ok",
-            outcome: Cow::Borrowed("broken off by the caller"),
+            outcome: Cow::Borrowed("broken off"),
         }
     }
 

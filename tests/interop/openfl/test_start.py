@@ -2,7 +2,9 @@
 come back, an end that is one, and the model that all rounds came to.
 """
 
+import pathlib
 import shutil
+import subprocess
 
 import pytest
 
@@ -60,6 +62,21 @@ def test_a_stock_collaborator_and_one_of_the_other_transport(world, pki, transpo
     harness.wait_for("the end", lambda: hand.tasks().quit)
     assert collaborator.end() == 0 and federation.server.end() == 0
     assert [line["round_number"] for line in federation.metrics()] == [0, 1]
+
+
+@pytest.mark.ours_alone("`sheaf status` says what a plan gives up")
+@pytest.mark.parametrize("security", harness.SECURITY)
+def test_what_is_given_up_shows_in_status(world, pki, security):
+    federation = prepared(world, pki, security=security)
+    server = federation.server.start()
+    sheaf = pathlib.Path(harness.SERVER).resolve()
+    command = [sheaf, "--operator", "local_state/tensor.db.sheaf/operator", "status"]
+    shown = subprocess.run(
+        command, cwd=server.home, env=server.environment(), capture_output=True, text=True, timeout=harness.DEADLINE_S
+    )
+    assert shown.returncode == 0 and "round 1 of 2" in shown.stdout, shown
+    said = {"mtls": None, "tls": "notice: require_client_auth is false", "plain": "notice: use_tls is false"}[security]
+    assert said in shown.stdout if said else "notice:" not in shown.stdout, shown.stdout
 
 
 @pytest.mark.ours_alone("`--federation-uuid` takes another identity")
